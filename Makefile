@@ -7,7 +7,7 @@ PROTOS := $(wildcard protos/daprfunc/rpc/*.proto)
 # The lowest grpcio-tools that pyproject's floors allow: stubs refuse a runtime older than their generator.
 GRPCIO_TOOLS := 1.66.2
 
-.PHONY: demo test check protos build clean
+.PHONY: demo test check protos build clean daprd kube e2e e2e-kubernetes
 
 demo: $(VENV)/.ready ## Run the example app on an embedded sidecar, invoke it, stop it
 	$(BIN)/python examples/demo.py
@@ -26,6 +26,18 @@ protos: .cache/protos/.ready ## Delete and regenerate the stubs
 	.cache/protos/bin/python -m grpc_tools.protoc -Iprotos --python_out=runtime --pyi_out=runtime --grpc_python_out=runtime $(PROTOS)
 	sed -i 's/^from google.protobuf import descriptor_pool as _descriptor_pool$$/from daprfunc.rpc import pool as _descriptor_pool/' runtime/daprfunc/rpc/*_pb2.py
 	rm -f runtime/daprfunc/rpc/common_pb2_grpc.py
+
+daprd: ## Build the real daprd into .cache/bin (minutes once; needs Go, or PyPI for one)
+	$(PYTHON) tests/e2e/build.py daprd
+
+kube: ## Build kube-apiserver and etcd into .cache/bin (minutes once)
+	$(PYTHON) tests/e2e/build.py kube
+
+e2e: $(VENV)/.ready daprd ## The tests against the real daprd
+	$(BIN)/python -m pytest -m "e2e and not kubernetes" tests/e2e
+
+e2e-kubernetes: $(VENV)/.ready daprd kube ## The tests against a real kube-apiserver
+	$(BIN)/python -m pytest -m kubernetes tests/e2e
 
 build: $(VENV)/.ready ## The wheel and the sdist, in dist/
 	$(BIN)/python -m pip install -q build
