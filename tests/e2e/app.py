@@ -1,0 +1,73 @@
+"""A function app run by ``daprfunc start`` in a process of its own, as a user runs it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+
+import httpx
+
+from tests.e2e.processes import Process, answers, free_port, is_listening
+
+
+class FunctionApp:
+    """``python -m daprfunc start DIRECTORY --app-port N ARGUMENTS``, ready once the port accepts and /healthz says 200.
+
+    Attributes:
+        port: its app port, to be given to daprd.
+        address: ``127.0.0.1:port``.
+        http: a client of its HTTP channel.
+        process: the running process, with its output.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *arguments: str,
+        env: Mapping[str, str] | None = None,
+        python: str | Path = sys.executable,
+    ) -> None:
+        self.port = free_port()
+        self.address = f"127.0.0.1:{self.port}"
+        self.http = httpx.Client(base_url=f"http://{self.address}", timeout=30, trust_env=False)
+        self._command = [python, "-m", "daprfunc", "start", directory, "--app-port", str(self.port), *arguments]
+        self._env = env
+        self._process: Process | None = None
+
+    @property
+    def process(self) -> Process:
+        assert self._process, "the app was not started"
+        return self._process
+
+    @property
+    def output(self) -> str:
+        """All that it wrote so far."""
+        return self.process.output
+
+    def start(self) -> FunctionApp:
+        """Start it and wait until it answers."""
+        self._process = Process("daprfunc", self._command, env=self._env)
+        try:
+            self._process.wait_until(lambda: is_listening(self.port), f"port {self.port}")
+            self._process.wait_until(lambda: answers(self.http, "/healthz"), "/healthz")
+        except AssertionError:
+            self._process.kill()
+            raise
+        return self
+
+    def stop(self) -> int:
+        """SIGTERM, and its exit code."""
+        return self.process.stop()
+
+    def kill(self) -> int:
+        """SIGKILL, and its exit code."""
+        return self.process.kill()
+
+    def __enter__(self) -> FunctionApp:
+        return self.start()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.http.close()
+        self.stop()
