@@ -1,0 +1,314 @@
+"""Judges a function's Python signature against what it declares.
+
+The rules are those of the Azure Functions Python worker, which loads the same apps under the .NET host.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, TypeAlias
+
+import azure.functions as func
+import typing_extensions
+
+from daprfunc.errors import Problem
+from daprfunc.loading.candidate import Candidate, Code
+from daprfunc.loading.functionjson import RETURN
+from daprfunc.model import Binding
+
+ASSUMED_TRIGGER = "daprServiceInvocationTrigger"
+
+_CONTEXT = "context"
+_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+_TYPE_FORMS = (
+    type,
+    typing.TypeVar,
+    typing.NewType,
+    type(typing.Union),  # Any, Literal and their like, which are no classes
+    typing_extensions.TypeAliasType,
+    getattr(typing, "TypeAliasType", type),
+)
+
+# What a rule finds: a message, and the parameter that it concerns.
+_Finding: TypeAlias = tuple[str, "str | None"]
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """What a function's signature says, in the terms of :class:`daprfunc.model.Function`.
+
+    Attributes:
+        is_async: whether calling it gives a coroutine.
+        bindings: as declared, and the trigger that was assumed, if one was.
+        annotations: parameter name -> resolved type, for the parameters that have one.
+        context: the parameter that takes ``func.Context``, if there is one.
+        problems: what does not fit the declaration.
+        warnings: what was assumed.
+    """
+
+    is_async: bool
+    bindings: tuple[Binding, ...]
+    annotations: Mapping[str, Any]
+    context: str | None
+    problems: tuple[Problem, ...]
+    warnings: tuple[str, ...]
+
+
+def judge(candidate: Candidate, code: Code) -> Signature:
+    """Compare the callable's signature with the candidate's declaration; every misfit becomes a problem."""
+    reading = _read(candidate, code.call)
+    warnings: tuple[str, ...] = ()
+    if assumed := _assumed_trigger(reading):
+        reading = replace(reading, bindings=(assumed, *reading.bindings))
+        found = f"no trigger is declared, so this parameter, which no binding names, is taken for a {ASSUMED_TRIGGER}'s"
+        warnings = (str(Problem(found, candidate.file, candidate.name, assumed.name)),)
+    findings = [
+        (message, parameter, candidate.file) for rule in _DECLARATION_RULES for message, parameter in rule(reading)
+    ]
+    findings += [(message, parameter, code.script) for rule in _CODE_RULES for message, parameter in rule(reading)]
+    return Signature(
+        is_async=any(map(inspect.iscoroutinefunction, _called(code.call))),
+        bindings=reading.bindings,
+        annotations=reading.annotations,
+        context=next(iter(reading.contexts), None),
+        problems=tuple(Problem(message, file, candidate.name, parameter) for message, parameter, file in findings),
+        warnings=warnings,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """A signature beside its declaration, as the rules look at it.
+
+    `unreadable` says why there are no parameters to look at; `unresolved` holds the annotations that failed, with why.
+    """
+
+    call: Callable[..., Any]
+    bindings: tuple[Binding, ...]
+    complete: bool
+    parameters: Mapping[str, inspect.Parameter]
+    unreadable: str
+    annotations: Mapping[str, Any]
+    unresolved: Mapping[str, str]
+
+    @property
+    def name(self) -> str:
+        return getattr(self.call, "__name__", type(self.call).__name__)
+
+    @property
+    def bound(self) -> dict[str, Binding]:
+        return {binding.name: binding for binding in self.bindings}
+
+    @property
+    def has_trigger(self) -> bool:
+        return any(binding.is_trigger for binding in self.bindings)
+
+    @property
+    def contexts(self) -> list[str]:
+        unbound = self.parameters.keys() - self.bound.keys()
+        return [
+            name
+            for name in self.parameters
+            if name in unbound and (name == _CONTEXT or _bare(self.annotations.get(name)) is func.Context)
+        ]
+
+    @property
+    def free(self) -> list[str]:
+        """The parameters that somebody must fill and nobody does."""
+        filled = {*self.bound, *self.contexts}
+        return [
+            name
+            for name, parameter in self.parameters.items()
+            if name not in filled and parameter.default is parameter.empty and parameter.kind not in _UNNAMEABLE
+        ]
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nobody can tell which parameters there are."""
+        return bool(self.unreadable) or any(parameter.kind in _VARIADIC for parameter in self.parameters.values())
+
+
+_UNNAMEABLE = (*_VARIADIC, inspect.Parameter.POSITIONAL_ONLY)
+
+
+def _read(candidate: Candidate, call: Callable[..., Any]) -> _Reading:
+    declaration = candidate.declaration
+    parameters: Mapping[str, inspect.Parameter] = {}
+    unreadable = ""
+    try:
+        parameters = inspect.signature(call).parameters
+    except (TypeError, ValueError, NameError) as error:
+        unreadable = str(error)
+    annotations: dict[str, Any] = {}
+    unresolved: dict[str, str] = {}
+    for name, parameter in parameters.items():
+        if parameter.annotation is not parameter.empty:
+            try:
+                annotations[name] = _resolved(parameter.annotation, call)
+            except Exception as error:
+                unresolved[name] = f"{type(error).__name__}: {error}"
+    return _Reading(call, declaration.bindings, declaration.complete, parameters, unreadable, annotations, unresolved)
+
+
+def _resolved(annotation: Any, call: Callable[..., Any]) -> Any:
+    """The type that an annotation stands for; raises whatever evaluating it raises."""
+
+    def carrier() -> None: ...
+
+    carrier.__annotations__ = {"it": annotation}
+    return typing.get_type_hints(carrier, globalns=_globals(call), include_extras=True)["it"]
+
+
+def _globals(call: Callable[..., Any]) -> dict[str, Any]:
+    """The names that the annotations of `call` were written with, under whatever wraps it."""
+    inner = inspect.unwrap(_called(call)[-1])
+    return getattr(inspect.unwrap(getattr(inner, "__func__", inner)), "__globals__", {})
+
+
+def _called(call: Any) -> tuple[Any, ...]:
+    """What a call of `call` runs: itself, or for an object its class's ``__call__``; both, as either may be marked."""
+    while isinstance(call, functools.partial):
+        call = call.func
+    method = type(call).__call__
+    return (call, method) if inspect.isfunction(method) else (call,)
+
+
+def _bare(annotation: Any) -> Any:
+    return typing.get_args(annotation)[0] if typing.get_origin(annotation) is Annotated else annotation
+
+
+def _is_out(annotation: Any) -> bool:
+    bare = _bare(annotation)
+    kind = typing.get_origin(bare) or bare
+    return isinstance(kind, type) and issubclass(kind, func.Out)
+
+
+def _is_type(annotation: Any) -> bool:
+    return isinstance(annotation, _TYPE_FORMS) or typing.get_origin(annotation) is not None
+
+
+def _shown(annotation: Any) -> str:
+    return annotation.__name__ if isinstance(annotation, type) else repr(annotation).replace("typing.", "")
+
+
+def _assumed_trigger(reading: _Reading) -> Binding | None:
+    """The trigger of a function that declares none, where only one parameter can be its.
+
+    The .NET host refuses such a function; Microsoft's page for the secret binding shows one all the same.
+    """
+    if reading.has_trigger or reading.is_open or not reading.complete or len(reading.free) != 1:
+        return None
+    return Binding(ASSUMED_TRIGGER, reading.free[0], "in", {})
+
+
+def _no_trigger(reading: _Reading) -> Iterator[_Finding]:
+    if reading.has_trigger or reading.is_open or not reading.complete:
+        return
+    what = f"no trigger is declared; declare one, such as {ASSUMED_TRIGGER}"
+    if reading.free:
+        yield f"{what}, for one of its parameters {', '.join(map(repr, reading.free))}", None
+    else:
+        yield f"{what}, with a parameter for it", None
+
+
+def _not_declared(reading: _Reading) -> Iterator[_Finding]:
+    if reading.has_trigger and reading.complete and not reading.is_open:
+        for name in reading.free:
+            yield f"is a parameter of {reading.name}() but no binding names it; declare a binding or remove it", name
+
+
+def _not_in_python(reading: _Reading) -> Iterator[_Finding]:
+    if reading.is_open:
+        return
+    known = {RETURN, *reading.parameters}
+    for name in (name for name in reading.bound if name not in known):
+        yield (
+            (
+                f"declared as a binding but {reading.name}() has no such parameter; add it to the function or"
+                " remove the binding"
+            ),
+            name,
+        )
+
+
+def _is_generator(reading: _Reading) -> Iterator[_Finding]:
+    kinds = (inspect.isgeneratorfunction, inspect.isasyncgenfunction)
+    if any(is_kind(call) for is_kind in kinds for call in _called(reading.call)):
+        yield f"{reading.name}() is a generator; return one value instead of yielding several", None
+
+
+def _is_unreadable(reading: _Reading) -> Iterator[_Finding]:
+    if reading.unreadable:
+        yield f"the parameters of {reading.name} cannot be read: {reading.unreadable}; make it a function", None
+
+
+def _is_unnameable(reading: _Reading) -> Iterator[_Finding]:
+    for name, parameter in reading.parameters.items():
+        if parameter.kind in _VARIADIC:
+            stars = "*" if parameter.kind is parameter.VAR_POSITIONAL else "**"
+            yield (
+                (
+                    f"{reading.name}() takes {stars}{name}, but parameters are passed by their bindings' names;"
+                    " name each one (a decorator shows its function's with functools.wraps)"
+                ),
+                name,
+            )
+        elif parameter.kind is parameter.POSITIONAL_ONLY:
+            yield "is positional-only, but parameters are passed by name; move it behind the '/'", name
+
+
+def _is_unresolved(reading: _Reading) -> Iterator[_Finding]:
+    for name, reason in reading.unresolved.items():
+        annotation = reading.parameters[name].annotation
+        shown = annotation if isinstance(annotation, str) else _shown(annotation)
+        yield f"its annotation {shown!r} cannot be resolved: {reason}; import the type where the app runs", name
+
+
+def _is_no_type(reading: _Reading) -> Iterator[_Finding]:
+    for name, annotation in reading.annotations.items():
+        if not _is_type(annotation):
+            yield f"is annotated with a value ({type(annotation).__name__}) instead of a type; write a type", name
+
+
+def _context_misfits(reading: _Reading) -> Iterator[_Finding]:
+    for name in reading.contexts:
+        annotation = reading.annotations.get(name, func.Context)
+        if _is_type(annotation) and _bare(annotation) is not func.Context:
+            yield f"receives the invocation's context, so annotate it func.Context, not {_shown(annotation)}", name
+    for name in reading.contexts[1:]:
+        yield f"would receive the context like '{reading.contexts[0]}'; keep one of them", name
+
+
+def _binding_misfits(reading: _Reading) -> Iterator[_Finding]:
+    for name, binding in reading.bound.items():
+        annotation, direction = reading.annotations.get(name), binding.direction
+        if (
+            name not in reading.parameters
+            or name in reading.unresolved
+            or (annotation is not None and not _is_type(annotation))
+        ):
+            continue
+        if direction == "in" and _is_out(annotation):
+            yield "is annotated func.Out but its binding is 'in'; mend the direction or the annotation", name
+        elif direction == "in" and _bare(annotation) is func.Context:
+            yield "is annotated func.Context but a binding fills it; remove the binding or the annotation", name
+        elif direction == "out" and not _is_out(annotation):
+            found = "has no annotation" if annotation is None else f"is annotated {_shown(annotation)}"
+            yield f"its binding is 'out' but it {found}; annotate it func.Out[...]", name
+
+
+# Mended where the bindings are declared, and where the function is defined.
+_DECLARATION_RULES = (_no_trigger, _not_declared, _not_in_python)
+_CODE_RULES = (
+    _is_generator,
+    _is_unreadable,
+    _is_unnameable,
+    _is_unresolved,
+    _is_no_type,
+    _context_misfits,
+    _binding_misfits,
+)

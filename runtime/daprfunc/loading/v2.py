@@ -1,0 +1,94 @@
+"""Python's v2 programming model: one script with a FunctionApp and decorated functions."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import azure.functions as func
+
+from daprfunc.errors import LoadError, Problem
+from daprfunc.loading import functionjson, importer
+from daprfunc.loading.candidate import Candidate, Code
+from daprfunc.loading.functionjson import Declaration
+
+
+def find(root: Path, script: Path) -> list[Candidate]:
+    """Import `script` and return the functions of its one FunctionApp, in the order of their definition.
+
+    Raises:
+        LoadError: the import failed, or there is not exactly one FunctionApp.
+    """
+    app = _app(importer.import_script(script.stem, script, root), script)
+    # One by one and not through get_functions(): that one gives all or, when it refuses one of them, none. (It also
+    # warns about HTTP keys, which mean nothing here.)
+    return [_candidate(builder, app, root, script) for builder in app._function_builders]
+
+
+def _app(module: ModuleType, script: Path) -> Any:
+    apps = _instances(module, func.FunctionRegister)
+    if len(apps) == 1:
+        return next(iter(apps.values()))[1]
+    if apps:
+        names = ", ".join(name for name, _ in apps.values())
+        found = f"defines {len(apps)} FunctionApps ({names}); keep one and register the others' functions as Blueprints"
+    elif blueprints := _instances(module, func.Blueprint):
+        name = next(iter(blueprints.values()))[0]
+        found = (
+            f"defines a Blueprint ({name}) but no FunctionApp; add app = func.FunctionApp() and"
+            f" app.register_functions({name})"
+        )
+    else:
+        found = "defines no FunctionApp; add app = func.FunctionApp() and decorate the functions with it"
+    raise LoadError(Problem(found, script))
+
+
+def _instances(module: ModuleType, kind: type) -> dict[int, tuple[str, Any]]:
+    """By identity: one app under two names is still one."""
+    return {id(member): (name, member) for name, member in vars(module).items() if isinstance(member, kind)}
+
+
+def _candidate(builder: Any, app: Any, root: Path, script: Path) -> Candidate:
+    function = builder._function
+    name, call = str(function.get_function_name()), function.get_user_function()
+    file = _source(call, root) or script
+    declaration = _declaration(function, file, name)
+    refusal = _refusal(builder, app)
+    if refusal:
+        problem = Problem(f"azure-functions refuses it: {refusal}", file, name)
+        declaration = replace(declaration, problems=(*declaration.problems, problem))
+    return Candidate(name, root, file, declaration, partial(Code, call, file))
+
+
+def _declaration(function: Any, file: Path, name: str) -> Declaration:
+    try:
+        shape = json.loads(function.get_function_json())
+        # function.json's shape lacks what @app.retry declared.
+        shape["retry"] = function.get_settings_dict("retry_policy")
+    except (TypeError, ValueError) as error:
+        problem = Problem(f"its decorators hold what JSON cannot: {error}; give texts, numbers, lists", file, name)
+        return Declaration(complete=False, problems=(problem,))
+    return functionjson.parse(shape, file=file, function=name)
+
+
+def _refusal(builder: Any, app: Any) -> str:
+    """Why azure-functions would not build the function; a missing trigger is judged with the signature."""
+    if builder._function.get_trigger() is None:
+        return ""
+    try:
+        builder.build(app.auth_level)
+    except Exception as error:
+        return " ".join(str(error).split())
+    return ""
+
+
+def _source(call: Any, root: Path) -> Path | None:
+    """The file of a function, which a blueprint may have elsewhere than in the script."""
+    code = getattr(inspect.unwrap(call), "__code__", None)
+    file = Path(code.co_filename) if code else None
+    return file if file and file.is_relative_to(root) else None
