@@ -369,6 +369,14 @@ def test_forgetting_a_value_leaves_another_masked_that_looks_like_its_escaped_fo
     assert mask.mask('say "x" say \\"x\\"') == 'say "x" ***'
 
 
+def test_a_forgotten_value_leaves_nothing_behind() -> None:
+    mask = SecretMask(limit=1)
+    mask.remember(["value-1"])
+    empty_but_for_one = {name: len(held) for name, held in vars(mask).items() if hasattr(held, "__len__")}
+    mask.remember(['other "value"', "number-3"])
+    assert {name: len(held) for name, held in vars(mask).items() if hasattr(held, "__len__")} == empty_but_for_one
+
+
 def test_a_mask_may_be_used_by_threads_while_it_learns() -> None:
     mask = SecretMask(limit=50)
     mask.remember(["always-there"])

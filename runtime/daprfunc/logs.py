@@ -10,11 +10,11 @@ import json
 import logging
 import sys
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict, defaultdict
 from contextlib import suppress
 from contextvars import ContextVar
 from threading import Lock
-from typing import TYPE_CHECKING, Literal, Protocol, TextIO
+from typing import TYPE_CHECKING, Literal, Protocol, TextIO, TypeVar
 
 import msgspec
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _TEXT_LEVELS = {"WARNING": "WARN", "CRITICAL": "CRIT"}
 _CONTINUATION = "\n    "
+_Key = TypeVar("_Key")
 
 
 class InvocationLog(Protocol):
@@ -61,8 +62,10 @@ class SecretMask:
     def __init__(self, limit: int = 10_000) -> None:
         self._limit = limit
         self._forms: OrderedDict[str, frozenset[str]] = OrderedDict()
-        # A form stands here once for each value that has it, so forgetting one value leaves the others masked.
-        self._by_prefix: dict[str, tuple[str, ...]] = {}
+        # Counted, so that forgetting one value leaves another masked that has the same form; lengths by how a form
+        # begins, so that a line costs the same however many values there are.
+        self._uses: Counter[str] = Counter()
+        self._lengths: defaultdict[str, Counter[int]] = defaultdict(Counter)
         self._lock = Lock()
 
     def remember(self, values: Iterable[str]) -> None:
@@ -76,30 +79,31 @@ class SecretMask:
 
     def mask(self, text: str) -> str:
         """Return `text` with each stretch of remembered values replaced by ``***``. Any thread may call this."""
-        if not self._by_prefix:
-            return text
-        spans: list[tuple[int, int]] = []
-        for position in range(len(text) - self.MIN_LENGTH + 1):
-            reach = self._reach(text, position)
-            if reach and spans and position <= spans[-1][1]:
-                spans[-1] = (spans[-1][0], max(spans[-1][1], reach))
-            elif reach:
-                spans.append((position, reach))
+        with self._lock:
+            spans = self._spans(text)
         for start, end in reversed(spans):
             text = f"{text[:start]}***{text[end:]}"
         return text
 
-    def _reach(self, text: str, position: int) -> int:
-        forms = self._by_prefix.get(text[position : position + self.MIN_LENGTH], ())
-        return max((position + len(form) for form in forms if text.startswith(form, position)), default=0)
+    def _spans(self, text: str) -> list[tuple[int, int]]:
+        spans: list[tuple[int, int]] = []
+        for position in range(len(text) - self.MIN_LENGTH + 1):
+            lengths = self._lengths.get(text[position : position + self.MIN_LENGTH])
+            if not lengths:
+                continue
+            reach = max((position + n for n in lengths if text[position : position + n] in self._uses), default=0)
+            if reach and spans and position <= spans[-1][1]:
+                spans[-1] = (spans[-1][0], max(spans[-1][1], reach))
+            elif reach:
+                spans.append((position, reach))
+        return spans
 
     def _add(self, value: str) -> None:
         escaped = (json.dumps(value), json.dumps(value, ensure_ascii=False), repr(value))
-        forms = frozenset((value, *(form[1:-1] for form in escaped)))
-        self._forms[value] = forms
-        for form in forms:
-            prefix = form[: self.MIN_LENGTH]
-            self._by_prefix[prefix] = (*self._by_prefix.get(prefix, ()), form)
+        self._forms[value] = frozenset((value, *(form[1:-1] for form in escaped)))
+        for form in self._forms[value]:
+            self._uses[form] += 1
+            self._lengths[form[: self.MIN_LENGTH]][len(form)] += 1
         if len(self._forms) > self._limit:
             self._forget()
 
@@ -107,10 +111,16 @@ class SecretMask:
         _, forms = self._forms.popitem(last=False)
         for form in forms:
             prefix = form[: self.MIN_LENGTH]
-            left = list(self._by_prefix.pop(prefix))
-            left.remove(form)
-            if left:
-                self._by_prefix[prefix] = tuple(left)
+            _decrease(self._uses, form)
+            _decrease(self._lengths[prefix], len(form))
+            if not self._lengths[prefix]:
+                del self._lengths[prefix]
+
+
+def _decrease(counts: Counter[_Key], key: _Key) -> None:
+    counts[key] -= 1
+    if not counts[key]:
+        del counts[key]
 
 
 class Levels:
