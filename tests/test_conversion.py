@@ -324,7 +324,7 @@ UNSUPPORTED = [
     (Opaque | None, "Opaque"),
     (HoldsOpaque, "Opaque"),
     (Unresolved, "Nowhere"),
-    (UnresolvedModel, "UnresolvedModel'>]` is not fully defined"),
+    (UnresolvedModel, "` is not fully defined"),
     (str | bytes, "bytes"),
     (bytearray, "bytearray"),
     (memoryview, "memoryview"),

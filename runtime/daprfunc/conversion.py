@@ -240,7 +240,7 @@ def _pydantic_converter(annotation: Any, shape: shapes.Type) -> _Converter:
     def explain(error: Exception) -> str | None:
         if not isinstance(error, pydantic.ValidationError):
             return None
-        found = error.errors(include_url=False, include_context=False, include_input=False)
+        found = error.errors(include_url=False, include_context=False)
         return "; ".join(f"at `{_path(fault['loc'], fields)}`: {fault['type']}" for fault in found)
 
     return _Converter(shape, adapter.validate_json, from_strings, explain)
