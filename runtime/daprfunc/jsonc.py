@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 # A string that is never closed runs to the end of the text here; the JSON parser then says where it began.
@@ -11,6 +12,8 @@ _STRING = r'"[^"\\]*(?:\\.[^"\\]*)*"?'
 _COMMENT = re.compile(rf"{_STRING}|//[^\r\n]*|/\*(?:.*?\*/)?", re.DOTALL)
 # A comma after an opening bracket is matched so that it is kept: only one that follows a value may be left out.
 _COMMA = re.compile(rf"{_STRING}|[\[{{]\s*,|,(?=\s*[\]}}])|NaN|-?Infinity", re.DOTALL)
+
+_LONGEST_SHOWN = 80
 
 
 class JsonError(ValueError):
@@ -58,6 +61,17 @@ def loads(text: str, source: Path) -> object:
     except ValueError:
         raise JsonError(source, "a number in the JSON has too many digits") from None
     return value
+
+
+def describe(value: object) -> str:
+    """Say what was found instead of the expected: ``is missing``, ``is 5``, ``is a list``; never raw JSON."""
+    if value is None:
+        return "is missing"
+    if isinstance(value, (bool, int, float)):
+        return f"is {str(value).lower()}"
+    if isinstance(value, str):
+        return f"is {value!r}" if len(value) <= _LONGEST_SHOWN else "is a long text"
+    return f"is {'an object' if isinstance(value, Mapping) else 'a list'}"
 
 
 def _position(text: str, offset: int) -> str:

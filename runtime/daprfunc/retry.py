@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from daprfunc.jsonc import describe
 from daprfunc.model import Retry
 from daprfunc.timespan import parse_timespan
 
@@ -30,7 +31,7 @@ def parse_retry(value: object) -> Retry:
     if strategy == "fixeddelay":
         return Retry("fixedDelay", count, delay=_interval(fields, "delayInterval"))
     if strategy != "exponentialbackoff":
-        msg = f"strategy {fields.get('strategy')!r} is unknown; use fixedDelay or exponentialBackoff"
+        msg = f"strategy {describe(fields.get('strategy'))}; write fixedDelay or exponentialBackoff"
         raise ValueError(msg)
     minimum, maximum = _interval(fields, "minimumInterval"), _interval(fields, "maximumInterval")
     if minimum > maximum:
@@ -48,7 +49,7 @@ def _count(value: object) -> int:
     if isinstance(value, str) and re.fullmatch(r"-?\d{1,9}", value, re.ASCII):
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or value < -1:
-        msg = f"maxRetryCount is {value!r}; write a whole number, -1 for without end"
+        msg = f"maxRetryCount {describe(value)}; write a whole number, -1 for without end"
         raise ValueError(msg)
     return value
 
@@ -56,8 +57,7 @@ def _count(value: object) -> int:
 def _interval(fields: Mapping[str, object], name: str) -> float:
     value = fields.get(name.lower())
     if not isinstance(value, str):
-        found = "missing" if value is None else repr(value)
-        msg = f"{name} is {found}; write hh:mm:ss, such as 00:00:30"
+        msg = f"{name} {describe(value)}; write hh:mm:ss, such as 00:00:30"
         raise ValueError(msg)
     try:
         return parse_timespan(value)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeGuard, cast
 
 from daprfunc.errors import Problem
+from daprfunc.jsonc import describe
 from daprfunc.model import Binding, Retry
 from daprfunc.retry import parse_retry
 
@@ -88,20 +89,20 @@ class _Reader:
             found = "'bindings' is one object; it is taken as a list of one"
             self._warnings.append(str(Problem(found, self._file, self._function)))
             return [entries]
-        self._fault(f"'bindings' {_found(entries)}; make it a list of objects, one per binding")
+        self._fault(f"'bindings' {describe(entries)}; make it a list of objects, one per binding")
         return None
 
     def _binding(self, entry: object) -> Binding | None:
         if not isinstance(entry, Mapping):
-            self._fault(f"an entry of 'bindings' {_found(entry)}; make it an object with type, direction and name")
+            self._fault(f"an entry of 'bindings' {describe(entry)}; make it an object with type, direction and name")
             return None
         fields = _lowered(entry)
         name, kind = fields.pop("name", None), fields.pop("type", None)
         direction = self._direction(fields.pop("direction", "in"), name)
         if not _is_parameter(name):
-            self._fault(f"a binding's 'name' {_found(name)}; write the name of the Python parameter that it binds")
+            self._fault(f"a binding's 'name' {describe(name)}; write the name of the Python parameter that it binds")
         elif not isinstance(kind, str) or not kind.strip():
-            self._fault(f"the binding's 'type' {_found(kind)}; write one, such as daprSecret", name)
+            self._fault(f"the binding's 'type' {describe(kind)}; write one, such as daprSecret", name)
         elif direction:
             return Binding(kind, name, direction, fields)
         return None
@@ -110,7 +111,7 @@ class _Reader:
         if isinstance(value, str) and value.lower() in ("in", "out", "inout"):
             return cast('Literal["in", "out", "inout"]', value.lower())
         self._fault(
-            f"the binding's 'direction' {_found(value)}; write in or out", name if _is_parameter(name) else None
+            f"the binding's 'direction' {describe(value)}; write in or out", name if _is_parameter(name) else None
         )
         return None
 
@@ -130,7 +131,7 @@ class _Reader:
         value = fields.get(name.lower())
         if value is None or isinstance(value, str):
             return value or None
-        self._fault(f"'{name}' {_found(value)}; write a text")
+        self._fault(f"'{name}' {describe(value)}; write a text")
         return None
 
     def _disabled(self, fields: Mapping[str, Any]) -> bool:
@@ -141,7 +142,7 @@ class _Reader:
             return value
         # The host also takes a setting's name here. It is refused rather than guessed at: the function would
         # start, or stay silent, against its author's will.
-        self._fault(f"'disabled' {_found(value)}; write true or false, or set AzureWebJobs.{self._function}.Disabled")
+        self._fault(f"'disabled' {describe(value)}; write true or false, or set AzureWebJobs.{self._function}.Disabled")
         return False
 
     def _retry(self, fields: Mapping[str, Any]) -> Retry | None:
@@ -169,14 +170,3 @@ def _direction_faults(binding: Binding) -> Iterator[str]:
         yield "binds the return value, so its direction must be 'out'"
     elif binding.is_trigger and binding.direction != "in":
         yield f"a trigger's direction must be 'in', not '{binding.direction}'"
-
-
-def _found(value: object) -> str:
-    """What was found, in JSON's words; long or nested values by their kind only."""
-    if value is None:
-        return "is missing"
-    if isinstance(value, (bool, int, float)):
-        return f"is {str(value).lower()}"
-    if isinstance(value, str):
-        return f"is {value!r}" if len(value) <= 80 else "is a long text"
-    return f"is {'an object' if isinstance(value, Mapping) else 'a list'}"

@@ -35,13 +35,15 @@ def leave() -> None:
 
     Its functions can still be called, but imports that they have yet to make will fail.
     """
-    package = sys.modules.pop(PACKAGE, None)
+    package = sys.modules.get(PACKAGE)
     if package is None or package.__spec__ is None:
         return
     root, before = Path(package.__path__[0]), package.__spec__.loader_state
-    for name in sys.modules.keys() - before:
-        if _is_of_app(_origin(sys.modules[name]), root):
-            del sys.modules[name]
+    added = sys.modules.keys() - before
+    # Listed before any is taken out: a namespace package asks its parent where it is.
+    own = [name for name in added if name == PACKAGE or _is_of_app(_origin(sys.modules[name]), root)]
+    for name in own:
+        del sys.modules[name]
     if str(root) in sys.path:
         sys.path.remove(str(root))
 
