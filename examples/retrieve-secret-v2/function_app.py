@@ -9,7 +9,7 @@ app = func.FunctionApp()
 
 
 @app.function_name("RetrieveSecret")
-@app.dapr_service_invocation_trigger(arg_name="payload", method_name="RetrieveSecret")
+@app.dapr_service_invocation_trigger("payload", method_name="RetrieveSecret")
 @app.dapr_secret_input(
     arg_name="secret",
     secret_store_name="localsecretstore",
