@@ -1,0 +1,2 @@
+def main(payload, secrets, both):
+    return payload

@@ -1,0 +1,6 @@
+def one(payload):
+    return payload
+
+
+def two(payload):
+    return payload

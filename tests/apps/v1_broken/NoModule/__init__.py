@@ -1,0 +1,5 @@
+from ..helpers import missing  # noqa: TID252
+
+
+def main(payload):
+    return missing

@@ -1,0 +1,7 @@
+from ..broken_helper import connect  # noqa: TID252
+
+connect()
+
+
+def main(payload):
+    return payload

@@ -1,0 +1,2 @@
+def main(request, secret):
+    return secret

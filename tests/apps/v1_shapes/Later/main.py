@@ -1,0 +1,5 @@
+import azure.functions as func
+
+
+async def main(payload, context: "func.Context"):
+    return context.function_name

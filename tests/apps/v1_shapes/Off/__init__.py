@@ -1,0 +1,1 @@
+raise AssertionError("a disabled function is not imported")

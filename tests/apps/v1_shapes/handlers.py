@@ -1,0 +1,9 @@
+from greeting import greeting
+
+
+def _helper():
+    return greeting()
+
+
+def only_one(payload):
+    return _helper()

@@ -1,0 +1,3 @@
+from settings_of_app import read
+
+read({})

@@ -1,0 +1,2 @@
+def read(values):
+    return values["CONNECTION"]
