@@ -94,18 +94,23 @@ class Daprd:
         """All that it wrote since its last start."""
         return self.process.output
 
+    def launch(self) -> Process:
+        """Start it without waiting for anything."""
+        self._process = Process("daprd", [binary(DAPRD, "daprd"), *self._arguments], env=self._env)
+        return self._process
+
     def start(self, seconds: float = 30) -> Daprd:
         """Start it and wait until its APIs serve (``/v1.0/healthz/outbound``)."""
-        self._process = Process("daprd", [binary(DAPRD, "daprd"), *self._arguments], env=self._env)
+        process = self.launch()
         try:
-            self.process.wait_until(lambda: answers(self.http, "/v1.0/healthz/outbound"), "outbound health", seconds)
+            process.wait_until(lambda: answers(self.http, "/v1.0/healthz/outbound"), "outbound health", seconds)
         except AssertionError:
-            self.process.kill()
+            process.kill()
             raise
         return self
 
-    def wait_for_app(self, seconds: float = 30) -> None:
-        """Wait until it has found its app and is ready in full (``/v1.0/healthz``)."""
+    def wait_until_ready(self, seconds: float = 30) -> None:
+        """Wait until all of it is ready, its app (if it has one) included (``/v1.0/healthz``)."""
         self.process.wait_until(lambda: answers(self.http, "/v1.0/healthz"), "health", seconds)
 
     def stop(self) -> int:

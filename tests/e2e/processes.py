@@ -53,7 +53,7 @@ def free_port() -> int:
 
 def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """This process's environment without what Dapr, Functions or a proxy would read from it, plus `extra`."""
-    ours = re.compile(r"(DAPR|APP|FUNCTIONS|AZURE|PYTHON_|KUBE|.*_PROXY$)", re.IGNORECASE)
+    ours = re.compile(r"(DAPR|APP|FUNCTIONS|AZURE|PYTHON_|KUBE|NAMESPACE$|.*_PROXY$)", re.IGNORECASE)
     return {name: value for name, value in os.environ.items() if not ours.match(name)} | dict(extra or {})
 
 
