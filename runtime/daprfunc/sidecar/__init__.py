@@ -1,0 +1,1 @@
+"""The calls that we make to the Dapr sidecar, over gRPC."""
