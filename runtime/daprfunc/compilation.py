@@ -1,0 +1,86 @@
+"""From a loaded app to one that can be dispatched: every binding looked up, checked and compiled."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from daprfunc.bindings import INPUTS, TRIGGERS, BindingError, Declaration
+from daprfunc.bindings.base import Services
+from daprfunc.bindings.secret import SecretInput
+from daprfunc.bindings.service_invocation import ServiceInvocationTrigger
+from daprfunc.dispatch import Dispatcher, Limits
+from daprfunc.errors import Problem
+from daprfunc.executor import Executor
+from daprfunc.model import Binding, BrokenFunction, Function, FunctionApp
+from daprfunc.plan import Plan
+
+Kind = type[ServiceInvocationTrigger] | type[SecretInput]
+
+
+def compile_app(
+    app: FunctionApp, *, services: Services, app_settings: Mapping[str, str], executor: Executor, limits: Limits
+) -> Dispatcher:
+    """Compile every function of `app`.
+
+    A function that cannot be compiled joins the app's broken ones: its route answers with the reason, the others work.
+
+    Args:
+        app: as loaded.
+        services: what bindings call.
+        app_settings: what ``%NAME%`` stands for.
+        executor: calls the functions.
+        limits: bounds invocations; its retry policy serves the functions without their own.
+    """
+    plans: dict[str, list[Plan]] = defaultdict(list)
+    broken = list(app.broken)
+    for function in app.functions:
+        compiled = _compile(function, services, app_settings, executor, limits)
+        if isinstance(compiled, Plan):
+            plans[compiled.route.lower()].append(compiled)
+        else:
+            broken.append(compiled)
+    for sharing in plans.values():
+        if len(sharing) > 1:
+            broken.extend(_same_route(plan, sharing) for plan in sharing)
+    return Dispatcher({route: sharing[0] for route, sharing in plans.items() if len(sharing) == 1}, broken, limits)
+
+
+def _compile(
+    function: Function, services: Services, app_settings: Mapping[str, str], executor: Executor, limits: Limits
+) -> Plan | BrokenFunction:
+    compiled: dict[str, Any] = {}
+    problems: list[Problem] = []
+    for binding in function.bindings:
+        declaration = Declaration(binding, function, app_settings, services)
+        try:
+            compiled[binding.name] = _find(binding)(declaration)
+        except BindingError as error:
+            problems.append(Problem(str(error), function.script, function.name, binding.name))
+    if problems:
+        return BrokenFunction(function.name, tuple(problems), function.bindings)
+    trigger = compiled.pop(function.trigger.name)
+    return Plan(function, trigger, compiled, executor.compile(function), function.retry or limits.retry)
+
+
+def _find(binding: Binding) -> Kind:
+    known: Mapping[str, Kind] = TRIGGERS if binding.is_trigger else INPUTS
+    if binding.is_trigger or binding.direction == "in":
+        kind = known.get(binding.kind)
+        if kind is not None:
+            return kind
+    what = "trigger" if binding.is_trigger else f"binding (direction {binding.direction})"
+    supported = ", ".join(_names(TRIGGERS.values())) + " and, in, " + ", ".join(_names(INPUTS.values()))
+    raise BindingError(f"'{binding.type}' is no {what} that daprfunc supports; it supports {supported}")
+
+
+def _names(kinds: Iterable[Kind]) -> list[str]:
+    return [kind.type_name for kind in kinds]
+
+
+def _same_route(plan: Plan, sharing: list[Plan]) -> BrokenFunction:
+    others = ", ".join(f"'{other.function.name}'" for other in sharing if other is not plan)
+    message = f"its route '{plan.route}' is also that of {others} (case is ignored); give each its own methodName"
+    function = plan.function
+    return BrokenFunction(function.name, (Problem(message, function.script, function.name),), function.bindings)

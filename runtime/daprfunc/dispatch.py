@@ -1,0 +1,137 @@
+"""From a route to a reply: finds the function's plan and runs it within the limits."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from daprfunc.deadlines import Deadlines
+from daprfunc.errors import (
+    DEADLINE_EXCEEDED,
+    INTERNAL,
+    NOT_FOUND,
+    OVERLOADED,
+    AppError,
+    CallerError,
+    InvocationError,
+)
+from daprfunc.invocation import Invocation, Reply
+from daprfunc.model import BrokenFunction, Retry
+from daprfunc.plan import Plan
+
+log = logging.getLogger(__name__)
+
+# How many routes an error message lists.
+_LISTED = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What bounds an invocation.
+
+    Attributes:
+        function_timeout: seconds that one may take in all; None for no limit (host.json's functionTimeout).
+        max_concurrency: how many may run at once.
+        retry: the policy of functions that have none of their own (host.json's retry).
+    """
+
+    function_timeout: float | None
+    max_concurrency: int
+    retry: Retry | None = None
+
+
+class Dispatcher:
+    """The compiled app: finds the plan for a route and runs it within the limits.
+
+    Attributes:
+        plans: the functions that can be called, by route in lower case.
+        broken: those that cannot, with the reasons.
+        in_flight: how many invocations run.
+    """
+
+    def __init__(self, plans: Mapping[str, Plan], broken: Sequence[BrokenFunction], limits: Limits) -> None:
+        self.plans = plans
+        self.broken = broken
+        self.in_flight = 0
+        self._reasons = {_route(function): _reason(function) for function in broken}
+        self._limit = limits.max_concurrency
+        self._deadlines = Deadlines(limits.function_timeout)
+        self._timeout = limits.function_timeout
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def invoke(self, invocation: Invocation) -> Reply:
+        """Run the function that the invocation asks for, in the current task.
+
+        Raises:
+            InvocationError: what to answer instead of a reply.
+        """
+        plan = self.plans.get(invocation.method.lower()) or self.find(invocation.method)
+        if self.in_flight >= self._limit:
+            raise InvocationError(
+                OVERLOADED,
+                f"{self._limit} invocations are in flight, which is the limit (--max-concurrency); try again later",
+            )
+        task: Any = asyncio.current_task()
+        self.in_flight += 1
+        self._deadlines.start(task)
+        try:
+            return await plan.run(invocation)
+        except asyncio.CancelledError:
+            if self._deadlines.expired(task):
+                raise self._too_slow(plan) from None
+            raise
+        except InvocationError:
+            raise
+        except Exception as error:
+            log.exception("the runtime failed to run function '%s'; please report this", plan.function.name)
+            raise AppError(f"Function invocation failed: {type(error).__name__} in the runtime", INTERNAL) from None
+        finally:
+            self._deadlines.stop(task)
+            self.in_flight -= 1
+            if not self.in_flight:
+                self._idle.set()
+
+    def find(self, method: str) -> Plan:
+        """Return the plan whose route is `method`, in any case.
+
+        Raises:
+            AppError: that function did not load; says why.
+            CallerError: there is no such route; says which there are.
+        """
+        plan = self.plans.get(method.lower())
+        if plan is not None:
+            return plan
+        reason = self._reasons.get(method.lower())
+        if reason is not None:
+            raise AppError(reason, INTERNAL)
+        routes = [plan.route for plan in self.plans.values()]
+        listed = ", ".join(sorted(routes)[:_LISTED]) + (", ..." if len(routes) > _LISTED else "")
+        raise CallerError(f"no function has the route '{method[:200]}'; there are: {listed}", NOT_FOUND)
+
+    def _too_slow(self, plan: Plan) -> AppError:
+        text = f"function '{plan.function.name}' took more than functionTimeout, {self._timeout:g} s"
+        log.error("%s: %s", plan.function.script, text)
+        return AppError(text, DEADLINE_EXCEEDED)
+
+    async def drained(self) -> None:
+        """Wait until no invocation is in flight."""
+        while self.in_flight:
+            self._idle.clear()
+            await self._idle.wait()
+
+
+def _route(function: BrokenFunction) -> str:
+    """Return the route that a function would have, as far as it can be told without compiling it."""
+    for binding in function.bindings:
+        method = binding.properties.get("methodname")
+        if binding.is_trigger and isinstance(method, str) and method:
+            return method.strip("/").lower()
+    return function.name.lower()
+
+
+def _reason(function: BrokenFunction) -> str:
+    return f"function '{function.name}' did not load: " + "; ".join(map(str, function.problems))
