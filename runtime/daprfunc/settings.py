@@ -138,6 +138,12 @@ def export_app_settings(settings: Settings) -> None:
             os.environ[name] = text
 
 
+def export_sidecar_ports(grpc_port: int, http_port: int) -> None:
+    """Tell the user's code where the embedded sidecar is, by the names that Dapr's SDKs look for."""
+    os.environ["DAPR_GRPC_PORT"] = str(grpc_port)
+    os.environ["DAPR_HTTP_PORT"] = str(http_port)
+
+
 def read_settings(app_dir: Path, flags: Mapping[str, object], environ: Mapping[str, str]) -> Settings:
     """Gather the settings of one app.
 

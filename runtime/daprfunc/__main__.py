@@ -1,0 +1,5 @@
+"""``python -m daprfunc``."""
+
+from daprfunc.cli import main
+
+main()

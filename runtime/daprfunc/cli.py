@@ -1,0 +1,171 @@
+"""The ``daprfunc`` command."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from daprfunc import __version__, report
+from daprfunc.dispatch import Dispatcher
+from daprfunc.errors import DaprFuncError, LoadError
+from daprfunc.model import FunctionApp
+from daprfunc.settings import PROTOCOLS, Settings, process_environment, read_settings
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_BROKEN = 1
+_USAGE = 2
+
+
+def _app_dir(command: F) -> F:
+    return click.argument("app_dir", default=".", type=click.Path(path_type=Path))(command)
+
+
+def _text(name: str, help_text: str, metavar: str = "TEXT") -> Callable[[F], F]:
+    return click.option(name, metavar=metavar, help=help_text)
+
+
+def _port(name: str, help_text: str) -> Callable[[F], F]:
+    return _text(name, help_text, "PORT")
+
+
+class _Commands(click.Group):
+    """Turns our errors into lines on standard error and an exit status, never a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except DaprFuncError as error:
+            for line in str(error).splitlines():
+                click.echo(f"error: {line}", err=True)
+            ctx.exit(_BROKEN if isinstance(error, LoadError) else _USAGE)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="daprfunc")
+def main() -> None:
+    r"""Run Azure Functions apps written in Python on Dapr.
+
+    \b
+    Examples:
+      daprfunc start                                    the app in this directory, on a sidecar that runs
+      daprfunc start my-app --resources-path components with an embedded sidecar, no Dapr needed
+      dapr run --app-id my-app --app-port 3001 --app-protocol grpc -- daprfunc start my-app
+      daprfunc invoke RetrieveSecret --data '{}'        call a function of a running app
+      daprfunc check my-app                             say what is wrong with it; exit status 1 if anything is
+    """
+
+
+@main.command()
+@_app_dir
+@_port("--app-port", "Port to listen on; 0 takes a free one.  [DAPR_APP_PORT, APP_PORT; default 3001]")
+@_text("--app-address", "Address to listen on.  [APP_CHANNEL_ADDRESS; default 127.0.0.1]", "HOST")
+@_text("--app-protocol", f"What the sidecar speaks to us: {', '.join(PROTOCOLS)}.  [APP_PROTOCOL]", "NAME")
+@_text("--app-tls-cert-file", "Certificate (PEM) for the app's port, for --app-protocol https or grpcs.", "FILE")
+@_text("--app-tls-key-file", "Private key (PEM) for the app's port.", "FILE")
+@_text("--resources-path", "Components for an embedded sidecar, for development without Dapr.", "DIR")
+@_text("--dapr-grpc-endpoint", "The sidecar's gRPC API.  [DAPR_GRPC_ENDPOINT; default 127.0.0.1:50001]", "ENDPOINT")
+@_port("--dapr-grpc-port", "The sidecar's gRPC port on this machine.  [DAPR_GRPC_PORT]")
+@_text("--log-level", "trace, debug, information, warning, error, critical or none.  [default information]", "LEVEL")
+@_text("--log-format", "text or json.  [default text]", "FORMAT")
+@_text("--max-body-size", "Largest request body, such as 512Ki.  [DAPR_MAX_BODY_SIZE; default 4Mi]", "SIZE")
+@_text("--max-concurrency", "Invocations in flight at most.  [DAPR_APP_MAX_CONCURRENCY; default 1000]", "N")
+@_text("--drain-timeout", "Seconds that running invocations may take after SIGTERM.  [default 30]", "SECONDS")
+@click.option("--mask-secrets", is_flag=True, default=None, help="Mask secret values in the app's own log and errors.")
+def start(app_dir: Path, **flags: object) -> None:
+    r"""Serve the app in APP_DIR (default: this directory) until SIGTERM or SIGINT.
+
+    \b
+    Examples:
+      daprfunc start
+      daprfunc start my-app --app-port 8080 --dapr-grpc-port 50001
+      daprfunc start my-app --resources-path my-app/components --log-format json
+
+    Each option has a twin in the environment or in the app's settings files; the README lists them.
+    """
+    from daprfunc import host  # noqa: PLC0415 (it imports all that runs; --help need not wait for it)
+
+    sys.exit(host.run(_settings(app_dir, flags), _describe))
+
+
+@main.command("list")
+@_app_dir
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, stable for tools.")
+def list_functions(app_dir: Path, as_json: bool) -> None:
+    """List the functions of the app in APP_DIR, with triggers, routes and bindings."""
+    from daprfunc import host  # noqa: PLC0415
+
+    app, dispatcher = asyncio.run(host.inspect(_settings(app_dir, {})))
+    click.echo(report.as_json(app, dispatcher) if as_json else report.table(dispatcher))
+
+
+@main.command()
+@_app_dir
+def check(app_dir: Path) -> None:
+    """Load the app in APP_DIR without serving it; say all that is wrong. Exit status 1 if a function does not load."""
+    from daprfunc import host  # noqa: PLC0415
+
+    app, dispatcher = asyncio.run(host.inspect(_settings(app_dir, {})))
+    _say_problems(app, dispatcher)
+    click.echo(report.summary(dispatcher, app.warnings))
+    if dispatcher.broken or not dispatcher.plans:
+        sys.exit(_BROKEN)
+
+
+@main.command()
+@click.argument("method")
+@click.option("--data", default="", help="The payload, usually JSON; @FILE reads a file, @- standard input.")
+@_port("--app-port", "The app's port.  [DAPR_APP_PORT, APP_PORT; default 3001]")
+@_text("--app-address", "The app's address.  [APP_CHANNEL_ADDRESS; default 127.0.0.1]", "HOST")
+@click.option("--app-protocol", type=click.Choice(["http", "grpc"]), default="http", show_default=True)
+@click.option("--timeout", type=click.FloatRange(min=0.1), default=60.0, show_default=True, help="Seconds to wait.")
+def invoke(method: str, data: str, app_protocol: str, timeout: float, **flags: object) -> None:
+    r"""Call METHOD of an app that runs, as the sidecar would; print the status and the body.
+
+    \b
+    Examples:
+      daprfunc invoke RetrieveSecret
+      daprfunc invoke CreateOrder --data '{"id": 1}' --app-protocol grpc
+
+    The exit status is 1 unless the function answered.
+    """
+    from daprfunc import caller  # noqa: PLC0415
+
+    settings = _settings(Path(), flags)
+    outcome = caller.CALLS[app_protocol](settings, method, _data(data), timeout)
+    click.echo(outcome.status, err=True)
+    if outcome.body:
+        click.get_binary_stream("stdout").write(outcome.body + b"\n")
+    if not outcome.ok:
+        sys.exit(_BROKEN)
+
+
+def _describe(app: FunctionApp, dispatcher: Dispatcher) -> None:
+    _say_problems(app, dispatcher)
+    if dispatcher.plans:
+        click.echo(report.table(dispatcher), err=True)
+
+
+def _say_problems(app: FunctionApp, dispatcher: Dispatcher) -> None:
+    for warning in app.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    for problem in report.problems(dispatcher):
+        click.echo(f"error: {problem}", err=True)
+
+
+def _data(text: str) -> bytes:
+    if not text.startswith("@"):
+        return text.encode()
+    try:
+        return sys.stdin.buffer.read() if text == "@-" else Path(text[1:]).read_bytes()
+    except OSError as error:
+        raise click.UsageError(f"--data {text}: {error.strerror}") from None
+
+
+def _settings(app_dir: Path, flags: dict[str, object]) -> Settings:
+    return read_settings(app_dir, flags, process_environment())

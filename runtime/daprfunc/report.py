@@ -1,0 +1,85 @@
+"""What was loaded, for a person (a table) and for tools (JSON)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import msgspec
+
+from daprfunc.dispatch import Dispatcher
+from daprfunc.model import BrokenFunction, FunctionApp
+from daprfunc.plan import Plan
+
+_HEADINGS = ("FUNCTION", "TRIGGER", "ROUTE", "BINDINGS", "CALLED")
+
+
+def table(dispatcher: Dispatcher) -> str:
+    """Return the functions that can be called, a line each under a heading."""
+    rows = [_HEADINGS, *sorted(map(_row, dispatcher.plans.values()))]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
+def _row(plan: Plan) -> tuple[str, ...]:
+    function = plan.function
+    bindings = ", ".join(f"{name}={source.describe()}" for name, source in plan.inputs.items())
+    how = "on the loop" if function.is_async else "in a thread"
+    return function.name, function.trigger.type, f"POST /{plan.route}", bindings or "-", how
+
+
+def problems(dispatcher: Dispatcher) -> Iterator[str]:
+    """Yield every reason why a function cannot be called, a line each."""
+    for function in dispatcher.broken:
+        yield from map(str, function.problems)
+
+
+def as_json(app: FunctionApp, dispatcher: Dispatcher) -> str:
+    """Return the app as JSON. Its keys are stable: tools may rely on them; new ones may join.
+
+    ``{"directory", "functions": [{"name", "script", "async", "trigger": {"type", "parameter", "route"}, "inputs":
+    [{"type", "parameter", "source"}]}], "broken": [{"name", "problems": [{"file", "parameter", "message"}]}],
+    "warnings": [...]}``, functions by name.
+    """
+    plans = sorted(dispatcher.plans.values(), key=lambda plan: plan.function.name)
+    document = {
+        "directory": str(app.directory),
+        "functions": [_function(plan) for plan in plans],
+        "broken": [_broken(function) for function in dispatcher.broken],
+        "warnings": list(app.warnings),
+    }
+    return msgspec.json.format(msgspec.json.encode(document), indent=2).decode()
+
+
+def _function(plan: Plan) -> dict[str, object]:
+    function = plan.function
+    types = {binding.name: binding.type for binding in function.bindings}
+    trigger = function.trigger
+    return {
+        "name": function.name,
+        "script": str(function.script),
+        "async": function.is_async,
+        "trigger": {"type": trigger.type, "parameter": trigger.name, "route": plan.route},
+        "inputs": [
+            {"type": types[name], "parameter": name, "source": source.describe()}
+            for name, source in plan.inputs.items()
+        ],
+    }
+
+
+def _broken(function: BrokenFunction) -> dict[str, object]:
+    return {
+        "name": function.name,
+        "problems": [
+            {
+                "file": str(problem.file) if problem.file else None,
+                "parameter": problem.parameter,
+                "message": problem.message,
+            }
+            for problem in function.problems
+        ],
+    }
+
+
+def summary(dispatcher: Dispatcher, warnings: Sequence[str]) -> str:
+    """Return one line that counts."""
+    return f"{len(dispatcher.plans)} function(s) load, {len(dispatcher.broken)} do not, {len(warnings)} warning(s)"
