@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
+from typing import Any
 
 import httpx
 
+from tests.e2e.daprd import Daprd
 from tests.e2e.processes import Process, answers, free_port, is_listening
 
 
@@ -27,9 +29,10 @@ class FunctionApp:
         directory: Path,
         *arguments: str,
         env: Mapping[str, str] | None = None,
+        port: int | None = None,
         python: str | Path = sys.executable,
     ) -> None:
-        self.port = free_port()
+        self.port = port or free_port()
         self.address = f"127.0.0.1:{self.port}"
         self.http = httpx.Client(base_url=f"http://{self.address}", timeout=30, trust_env=False)
         self._command = [python, "-m", "daprfunc", "start", directory, "--app-port", str(self.port), *arguments]
@@ -68,6 +71,31 @@ class FunctionApp:
     def __enter__(self) -> FunctionApp:
         return self.start()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.http.close()
         self.stop()
+
+
+@contextmanager
+def dapr_run(
+    directory: Path,
+    app_protocol: str,
+    *,
+    arguments: Sequence[str] = (),
+    env: Mapping[str, str] | None = None,
+    **daprd: Any,
+) -> Iterator[tuple[FunctionApp, Daprd]]:
+    """Run the app in `directory` beside a daprd, as ``dapr run`` does; both are ready when the block begins.
+
+    Args:
+        directory: the app's directory.
+        app_protocol: how daprd speaks to the app.
+        arguments: more arguments of ``daprfunc start``.
+        env: more environment of the app.
+        daprd: arguments of :class:`Daprd`, such as ``resources``.
+    """
+    sidecar = Daprd(free_port(), app_protocol, **daprd)
+    environment = sidecar.app_environment | dict(env or {})
+    with FunctionApp(directory, *arguments, env=environment, port=sidecar.app_port) as app, sidecar:
+        sidecar.wait_until_ready()
+        yield app, sidecar

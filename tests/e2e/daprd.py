@@ -37,6 +37,8 @@ class Daprd:
 
     Attributes:
         app_id: the id under which it serves its app.
+        app_port: where it expects its app, None without one.
+        app_protocol: how it speaks to its app.
         http_port: the port of its HTTP API.
         grpc_port: the port of its gRPC API.
         metrics_port: the port of its metrics.
@@ -56,6 +58,8 @@ class Daprd:
         env: Mapping[str, str] | None = None,
     ) -> None:
         self.app_id = app_id
+        self.app_port = app_port
+        self.app_protocol = app_protocol
         self.http_port, self.grpc_port, self.metrics_port, internal_port = free_ports(4)
         self.grpc_address = f"127.0.0.1:{self.grpc_port}"
         options: dict[str, object] = {
@@ -93,6 +97,20 @@ class Daprd:
     def output(self) -> str:
         """All that it wrote since its last start."""
         return self.process.output
+
+    @property
+    def app_environment(self) -> dict[str, str]:
+        """What ``dapr run`` puts into the environment of the app."""
+        environment = {
+            "APP_ID": self.app_id,
+            "DAPR_HTTP_PORT": str(self.http_port),
+            "DAPR_GRPC_PORT": str(self.grpc_port),
+            "DAPR_METRICS_PORT": str(self.metrics_port),
+        }
+        if self.app_port is None:
+            return environment
+        app = {"APP_PORT": str(self.app_port), "APP_PROTOCOL": self.app_protocol, "APP_CHANNEL_ADDRESS": "127.0.0.1"}
+        return environment | app
 
     def launch(self) -> Process:
         """Start it without waiting for anything."""
