@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import logging
 import sys
 from collections.abc import Iterator
@@ -165,6 +166,24 @@ def test_an_app_that_fails_to_load_leaves_nothing_behind(tmp_path: Path) -> None
         load_app(tmp_path)
     assert not {"words", "function_app", "__app__"} & sys.modules.keys()
     assert str(tmp_path) not in sys.path
+
+
+@pytest.mark.parametrize("through_a_link", [False, True])
+def test_a_script_that_a_test_has_imported_before_is_not_run_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, through_a_link: bool
+) -> None:
+    root, seen = tmp_path / "app", tmp_path / ("link" if through_a_link else "app")
+    root.mkdir()
+    if through_a_link:
+        seen.symlink_to(root)
+    name = f"imported_before_{through_a_link}".lower()
+    (root / f"{name}.py").write_text("import azure.functions as func\napp = func.FunctionApp()\n")
+    monkeypatch.syspath_prepend(seen)
+    module = importlib.import_module(name)
+    with loaded_app(root, script_name=f"{name}.py") as app:
+        assert app.broken == ()
+        assert sys.modules[name] is module
+    assert sys.modules.pop(name) is module
 
 
 def test_loading_warns_of_nothing_in_the_log(caplog: pytest.LogCaptureFixture) -> None:

@@ -295,6 +295,20 @@ def test_annotations_are_resolved_where_a_wrapped_function_was_written() -> None
     assert signature.annotations == {"payload": inner.__globals__["Order"]}
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        "class Main:\n    def __call__(self, payload: 'Order'): ...\nmain = Main()",
+        "class Main:\n    def run(self, payload: 'Order'): ...\nmain = Main().run",
+        "def inner(payload: 'Order', extra): ...\nmain = functools.partial(inner, extra=1)",
+    ],
+)
+def test_annotations_of_any_callable_are_resolved(source: str) -> None:
+    signature = judged(defined("class Order: ...\n" + source), TRIGGER)
+    assert signature.problems == ()
+    assert signature.annotations["payload"].__name__ == "Order"
+
+
 ASYNC = "async def inner(payload, extra=None): ...\n"
 
 

@@ -64,8 +64,10 @@ def import_script(name: str, script: Path, root: Path, *, function: str | None =
         module = importlib.import_module(name)
     except (Exception, SystemExit) as error:
         raise LoadError(_problem(error, script, root, function)) from error
-    if _origin(module) != script:
-        taken = f"the module name '{name}' is taken by {_origin(module) or 'a built-in module'}; rename this file"
+    origin = _origin(module)
+    # The same file under another path is fine: the user's own test may have imported it before, through a link.
+    if origin is None or origin.resolve() != script.resolve():
+        taken = f"the module name '{name}' is taken by {origin or 'a built-in module'}; rename this file"
         raise LoadError(Problem(taken, script, function))
     return module
 

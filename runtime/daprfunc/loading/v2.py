@@ -49,8 +49,9 @@ def _app(module: ModuleType, script: Path) -> Any:
 
 
 def _instances(module: ModuleType, kind: type) -> dict[int, tuple[str, Any]]:
-    """By identity: one app under two names is still one."""
-    return {id(member): (name, member) for name, member in vars(module).items() if isinstance(member, kind)}
+    """The module's members of a kind, by identity: one app under two names is still one."""
+    # isinstance() would ask a proxy, such as a web framework's, what it stands for outside of any request.
+    return {id(member): (name, member) for name, member in vars(module).items() if issubclass(type(member), kind)}
 
 
 def _candidate(builder: Any, app: Any, root: Path, script: Path) -> Candidate:
