@@ -140,7 +140,8 @@ def invoke(method: str, data: str, app_protocol: str, timeout: float, **flags: o
     outcome = caller.CALLS[app_protocol](settings, method, _data(data), timeout)
     click.echo(outcome.status, err=True)
     if outcome.body:
-        click.get_binary_stream("stdout").write(outcome.body + b"\n")
+        sys.stdout.buffer.write(outcome.body + b"\n")
+        sys.stdout.flush()
     if not outcome.ok:
         sys.exit(_BROKEN)
 
