@@ -1,0 +1,121 @@
+"""What a run must reach: ratios inside that one run. A ratio is taken in each round; its median is what counts."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from results import Results, Spread, ratios
+
+OURS = ("grpc-get", "http-get")
+PEERS = ("dapr-ext-grpc-get", "fastapi-get", "fastapi-async-get")
+HTTP_PEERS = ("fastapi-get", "fastapi-async-get")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One line of the table.
+
+    Attributes:
+        text: what is compared.
+        compare: ``>=`` or ``<=``.
+        bound: with what.
+        ratios: the run's numbers, one per round; raises KeyError where the run did not measure them.
+    """
+
+    text: str
+    compare: str
+    bound: float
+    ratios: Callable[[Results], list[float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A target and what a run reached; `reached` is None where the run did not measure it."""
+
+    text: str
+    wanted: str
+    reached: Spread | None
+    met: bool | None
+
+
+def verdicts(results: Results) -> Iterator[Verdict]:
+    """Every target, in the table's order."""
+    for target in TARGETS:
+        wanted = f"{target.compare} {target.bound:g}"
+        try:
+            reached = Spread.of(target.ratios(results))
+        except KeyError:
+            yield Verdict(target.text, wanted, None, None)
+            continue
+        compare = operator.ge if target.compare == ">=" else operator.le
+        yield Verdict(target.text, wanted, reached, compare(reached.median, target.bound))
+
+
+def _ratio(metric: str, case: str, other: str, concurrency: int) -> Callable[[Results], list[float]]:
+    return lambda run: ratios(run.rounds(metric, case, concurrency), run.rounds(metric, other, concurrency))
+
+
+def _best(run: Results, pick: Callable[..., float], metric: str, cases: Sequence[str], c: int, via: str) -> list[float]:
+    """In each round, the best number of several cases."""
+    return [pick(numbers) for numbers in zip(*(run.rounds(metric, case, c, via) for case in cases), strict=True)]
+
+
+def _best_through_daprd(run: Results) -> list[float]:
+    return ratios(_best(run, max, "rps", OURS, 32, "daprd"), _best(run, max, "rps", PEERS, 32, "daprd"))
+
+
+def _http_latency(run: Results) -> list[float]:
+    return ratios(run.rounds("p50", "http-get", 1), _best(run, min, "p50", HTTP_PEERS, 1, "direct"))
+
+
+def _tail(case: str) -> Callable[[Results], list[float]]:
+    return lambda run: ratios(run.rounds("p99", case, 256), run.rounds("p50", case, 256))
+
+
+def _bindings(run: Results) -> list[float]:
+    return ratios(run.rounds("p50", "grpc-secrets-20", 1), run.rounds("p50", "grpc-secrets-1", 1))
+
+
+def _start(case: str) -> Callable[[Results], list[float]]:
+    return lambda run: ratios(run.start[case]["first"], run.start["fastapi-get"]["first"])
+
+
+def _memory(case: str) -> Callable[[Results], list[float]]:
+    return lambda run: [run.memory[case]["after"] / run.memory["dapr-ext-grpc-get"]["after"]]
+
+
+def _start_per_100_functions(run: Results) -> list[float]:
+    """The imports are in both starts, so the difference is what the functions cost."""
+    many, one = run.start["grpc-functions-1000"]["first"], run.start["grpc-functions-1"]["first"]
+    return [(slow - fast) / 9.99 for slow, fast in zip(many, one, strict=True)]
+
+
+TARGETS = (
+    Target("gRPC, c=32: ours / dapr-ext-grpc, requests/s", ">=", 5, _ratio("rps", "grpc-get", "dapr-ext-grpc-get", 32)),
+    Target("HTTP, c=32: ours / FastAPI sync, requests/s", ">=", 6, _ratio("rps", "http-get", "fastapi-get", 32)),
+    Target(
+        "HTTP async, c=32: ours / FastAPI async, requests/s",
+        *(">=", 3),
+        _ratio("rps", "http-get-async", "fastapi-async-get", 32),
+    ),
+    Target("gRPC, c=32: ours / Go, requests/s", ">=", 0.8, _ratio("rps", "grpc-get", "go-grpc-get", 32)),
+    Target("HTTP, c=32: ours / Go, requests/s", ">=", 0.8, _ratio("rps", "http-get", "go-http-get", 32)),
+    Target("through daprd, c=32: best of ours / best peer, requests/s", ">=", 3.5, _best_through_daprd),
+    Target(
+        "gRPC, c=32: app CPU, dapr-ext-grpc / ours", ">=", 6, _ratio("app_cpu", "dapr-ext-grpc-get", "grpc-get", 32)
+    ),
+    Target("HTTP, c=32: app CPU, FastAPI sync / ours", ">=", 6, _ratio("app_cpu", "fastapi-get", "http-get", 32)),
+    Target("gRPC, c=1: p50, ours / Go", "<=", 1.4, _ratio("p50", "grpc-get", "go-grpc-get", 1)),
+    Target("HTTP, c=1: p50, ours / Go", "<=", 1.4, _ratio("p50", "http-get", "go-http-get", 1)),
+    Target("gRPC, c=1: p50, ours / dapr-ext-grpc", "<=", 0.75, _ratio("p50", "grpc-get", "dapr-ext-grpc-get", 1)),
+    Target("HTTP, c=1: p50, ours / best FastAPI", "<=", 0.75, _http_latency),
+    Target("gRPC, c=256: p99 / p50", "<=", 4, _tail("grpc-get")),
+    Target("HTTP, c=256: p99 / p50", "<=", 4, _tail("http-get")),
+    Target("c=1: p50, 20 secret bindings / 1", "<=", 2, _bindings),
+    Target("exec to first invocation, ours (gRPC) / FastAPI", "<=", 0.8, _start("grpc-get")),
+    Target("exec to first invocation, ours (HTTP) / FastAPI", "<=", 0.8, _start("http-get")),
+    Target("RSS after 100,000 invocations, ours / dapr-ext-grpc", "<=", 1, _memory("grpc-get")),
+    Target("start-up per 100 functions more, ms", "<=", 10, _start_per_100_functions),
+)
