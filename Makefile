@@ -7,7 +7,7 @@ PROTOS := $(wildcard protos/daprfunc/rpc/*.proto)
 # The lowest grpcio-tools that pyproject's floors allow: stubs refuse a runtime older than their generator.
 GRPCIO_TOOLS := 1.66.2
 
-.PHONY: demo test check protos build clean daprd kube e2e e2e-kubernetes
+.PHONY: demo test check protos build clean daprd kube e2e e2e-kubernetes bench bench-quick
 
 demo: $(VENV)/.ready ## Run the example app on an embedded sidecar, invoke it, stop it
 	$(BIN)/python examples/demo.py
@@ -38,6 +38,12 @@ e2e: $(VENV)/.ready daprd ## The tests against the real daprd
 
 e2e-kubernetes: $(VENV)/.ready daprd kube ## The tests against a real kube-apiserver
 	$(BIN)/python -m pytest -m kubernetes tests/e2e
+
+bench: daprd ## Measure beside the peers and Go on a real daprd: about half an hour on an idle machine
+	$(PYTHON) benchmarks/run.py
+
+bench-quick: daprd ## The same on a subset, in under three minutes
+	$(PYTHON) benchmarks/run.py --quick
 
 build: $(VENV)/.ready ## The wheel and the sdist, in dist/
 	$(BIN)/python -m pip install -q build
