@@ -121,7 +121,7 @@ def test_a_missing_key(write: Write) -> None:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b'{\n"a": "b",}', "line 2, column 10 is not valid JSON"),
+        (b'{\n"a": "b"; "c"}', "line 2, column 9 is not valid JSON"),
         (b"", "line 1, column 1 is not valid JSON"),
         (b'{"a": NaN}', "it holds a number that JSON cannot express or a double cannot hold"),
         (b'{"a": 1e400}', "it holds a number that JSON cannot express or a double cannot hold"),

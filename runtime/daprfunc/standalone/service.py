@@ -93,11 +93,13 @@ class EmbeddedSidecar:
         return self._running.http_port if self._running else self._http_port
 
     def start(self) -> None:
-        """Open the ports and answer.
+        """Open the ports and answer; does nothing while already started.
 
         Raises:
             SettingsError: a port cannot be bound; names the port.
         """
+        if self._running:
+            return
         service = _Service(self._resources, self._app)
         try:
             self._running = _Running(service, self._api_token, self._port, self._http_port)
@@ -293,10 +295,11 @@ class _Service(dapr_pb2_grpc.DaprServicer):
             return f"rpc error: code = InvalidArgument desc = invalid method: {forbidden}"
         if not request.id:
             return "app id is empty"
+        # Outside Kubernetes daprd finds an app by its name alone, whatever namespace follows it.
         name, *namespace = request.id.split(".")
         if len(namespace) > 1:
             return f"invalid app id {request.id}"
-        if name != self._app.id or namespace not in ([], [NAMESPACE]):
+        if name != self._app.id:
             return f"couldn't find service: {name}"
         return None
 
