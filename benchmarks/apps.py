@@ -53,10 +53,7 @@ def write_functions_app(directory: Path, count: int) -> Path:
 
 def _secrets_function(count: int) -> str:
     names = [f"secret_{number}" for number in range(count)]
-    decorators = "".join(
-        f'@app.dapr_secret_input(arg_name="{name}", secret_store_name="{STORE}", key="{name.replace("_", "-")}")\n'
-        for name in names
-    )
+    decorators = "".join(_secret_input(name, name.replace("_", "-")) for name in names)
     return f"""
 
 @app.function_name("Secrets{count}")
@@ -74,10 +71,16 @@ def _numbered_function(number: int) -> str:
 
 @app.function_name("Function{number}")
 @app.dapr_service_invocation_trigger(arg_name="payload", method_name="Function{number}")
-@app.dapr_secret_input(arg_name="secret", secret_store_name="{STORE}", key="my-secret")
-def function_{number}(payload: str, secret: str) -> dict[str, str]:
+{_secret_input("secret", "my-secret")}def function_{number}(payload: str, secret: str) -> dict[str, str]:
     return json.loads(secret)
 """
+
+
+def _secret_input(parameter: str, key: str) -> str:
+    return (
+        f'@app.dapr_secret_input(arg_name="{parameter}", secret_store_name="{STORE}",'
+        f' key="{key}", metadata="metadata.namespace=default")\n'
+    )
 
 
 def _write(path: Path, text: str) -> None:
