@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
+import io
+import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from daprfunc import __version__, report
-from daprfunc.dispatch import Dispatcher
-from daprfunc.errors import DaprFuncError, LoadError
-from daprfunc.model import FunctionApp
+from daprfunc.errors import DaprFuncError, SettingsError
 from daprfunc.settings import PROTOCOLS, Settings, process_environment, read_settings
+
+if TYPE_CHECKING:
+    from daprfunc.assembly import Assembly
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_BROKEN = 1
+log = logging.getLogger(__name__)
+
+_FAILED = 1
 _USAGE = 2
+_INTERRUPTED = 130
+_DIRECTORY = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
 def _app_dir(command: F) -> F:
-    return click.argument("app_dir", default=".", type=click.Path(path_type=Path))(command)
+    return click.argument("app_dir", default=".", type=_DIRECTORY)(command)
 
 
 def _text(name: str, help_text: str, metavar: str = "TEXT") -> Callable[[F], F]:
@@ -35,15 +42,25 @@ def _port(name: str, help_text: str) -> Callable[[F], F]:
 
 
 class _Commands(click.Group):
-    """Turns our errors into lines on standard error and an exit status, never a traceback."""
+    """Turns errors into lines on standard error and an exit status, never a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except DaprFuncError as error:
-            for line in str(error).splitlines():
-                click.echo(f"error: {line}", err=True)
-            ctx.exit(_BROKEN if isinstance(error, LoadError) else _USAGE)
+            _say(*str(error).splitlines())
+            ctx.exit(_USAGE if isinstance(error, SettingsError) else _FAILED)
+        except KeyboardInterrupt:
+            ctx.exit(_INTERRUPTED)
+        except (click.ClickException, click.exceptions.Exit, BrokenPipeError):
+            raise  # click knows what to do with these.
+        except Exception as error:
+            log.debug("the error that follows, and where it came from", exc_info=True)
+            _say(
+                f"unexpected {type(error).__name__}: {error}; this is a defect of daprfunc, please report it with what "
+                "`daprfunc start --log-level debug` says"
+            )
+            ctx.exit(_FAILED)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -68,7 +85,12 @@ def main() -> None:
 @_text("--app-protocol", f"What the sidecar speaks to us: {', '.join(PROTOCOLS)}.  [APP_PROTOCOL]", "NAME")
 @_text("--app-tls-cert-file", "Certificate (PEM) for the app's port, for --app-protocol https or grpcs.", "FILE")
 @_text("--app-tls-key-file", "Private key (PEM) for the app's port.", "FILE")
-@_text("--resources-path", "Components for an embedded sidecar, for development without Dapr.", "DIR")
+@click.option(
+    "--resources-path",
+    type=_DIRECTORY,
+    metavar="DIR",
+    help="Components for an embedded sidecar, for development without Dapr.",
+)
 @_text("--dapr-grpc-endpoint", "The sidecar's gRPC API.  [DAPR_GRPC_ENDPOINT; default 127.0.0.1:50001]", "ENDPOINT")
 @_port("--dapr-grpc-port", "The sidecar's gRPC port on this machine.  [DAPR_GRPC_PORT]")
 @_text("--log-level", "trace, debug, information, warning, error, critical or none.  [default information]", "LEVEL")
@@ -90,7 +112,10 @@ def start(app_dir: Path, **flags: object) -> None:
     """
     from daprfunc import host  # noqa: PLC0415 (it imports all that runs; --help need not wait for it)
 
-    sys.exit(host.run(_settings(app_dir, flags), _describe))
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # What functions print is to be seen when they print it, beside the log, and not when a buffer is full.
+        sys.stdout.reconfigure(line_buffering=True)
+    sys.exit(host.run(_settings(app_dir, flags)))
 
 
 @main.command("list")
@@ -98,23 +123,24 @@ def start(app_dir: Path, **flags: object) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, stable for tools.")
 def list_functions(app_dir: Path, as_json: bool) -> None:
     """List the functions of the app in APP_DIR, with triggers, routes and bindings."""
-    from daprfunc import host  # noqa: PLC0415
-
-    app, dispatcher = asyncio.run(host.inspect(_settings(app_dir, {})))
-    click.echo(report.as_json(app, dispatcher) if as_json else report.table(dispatcher))
+    assembly = _inspect(app_dir)
+    if as_json:
+        click.echo(report.as_json(assembly))
+        return
+    _say_problems(assembly)
+    click.echo(report.table(assembly.dispatcher))
 
 
 @main.command()
 @_app_dir
 def check(app_dir: Path) -> None:
     """Load the app in APP_DIR without serving it; say all that is wrong. Exit status 1 if a function does not load."""
-    from daprfunc import host  # noqa: PLC0415
-
-    app, dispatcher = asyncio.run(host.inspect(_settings(app_dir, {})))
-    _say_problems(app, dispatcher)
-    click.echo(report.summary(dispatcher, app.warnings))
-    if dispatcher.broken or not dispatcher.plans:
-        sys.exit(_BROKEN)
+    assembly = _inspect(app_dir)
+    _say_problems(assembly)
+    assembly.require_functions()
+    click.echo(report.summary(assembly))
+    if assembly.dispatcher.broken:
+        sys.exit(_FAILED)
 
 
 @main.command()
@@ -132,7 +158,7 @@ def invoke(method: str, data: str, app_protocol: str, timeout: float, **flags: o
       daprfunc invoke RetrieveSecret
       daprfunc invoke CreateOrder --data '{"id": 1}' --app-protocol grpc
 
-    The exit status is 1 unless the function answered.
+    The status goes to standard error, the body to standard output. The exit status is 1 unless the function answered.
     """
     from daprfunc import caller  # noqa: PLC0415
 
@@ -143,20 +169,26 @@ def invoke(method: str, data: str, app_protocol: str, timeout: float, **flags: o
         sys.stdout.buffer.write(outcome.body + b"\n")
         sys.stdout.flush()
     if not outcome.ok:
-        sys.exit(_BROKEN)
+        sys.exit(_FAILED)
 
 
-def _describe(app: FunctionApp, dispatcher: Dispatcher) -> None:
-    _say_problems(app, dispatcher)
-    if dispatcher.plans:
-        click.echo(report.table(dispatcher), err=True)
+def _inspect(app_dir: Path) -> Assembly:
+    from daprfunc import host  # noqa: PLC0415
+
+    # What the app prints while it is imported is no part of our output, which a tool may read.
+    with contextlib.redirect_stdout(sys.stderr):
+        return host.inspect(_settings(app_dir, {}))
 
 
-def _say_problems(app: FunctionApp, dispatcher: Dispatcher) -> None:
-    for warning in app.warnings:
+def _say_problems(assembly: Assembly) -> None:
+    for warning in assembly.functions.warnings:
         click.echo(f"warning: {warning}", err=True)
-    for problem in report.problems(dispatcher):
-        click.echo(f"error: {problem}", err=True)
+    _say(*map(str, assembly.problems()))
+
+
+def _say(*errors: str) -> None:
+    for error in errors:
+        click.echo(f"error: {error}", err=True)
 
 
 def _data(text: str) -> bytes:

@@ -3,119 +3,135 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
 import socket
 import ssl
-from collections.abc import Callable
-from pathlib import Path
+import threading
+import time
+from collections.abc import Coroutine
+from types import FrameType
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from daprfunc import logs
+from daprfunc import logs, report
+from daprfunc.assembly import Assembly, assemble
 from daprfunc.channel.app import App
 from daprfunc.channel.server import Server
-from daprfunc.compilation import compile_app
-from daprfunc.dispatch import Dispatcher, Limits
 from daprfunc.endpoint import Endpoint
-from daprfunc.errors import LoadError, Problem, SettingsError
+from daprfunc.errors import SettingsError
 from daprfunc.executor import Executor
-from daprfunc.loading import load_app
-from daprfunc.model import FunctionApp
-from daprfunc.settings import Settings, export_app_settings, export_sidecar_ports
+from daprfunc.logs import SecretMask
+from daprfunc.settings import Settings, export_sidecar_ports
 from daprfunc.sidecar.pool import Sidecars
 from daprfunc.sidecar.watch import AppAddress, watch
-from daprfunc.standalone.components import load_resources
-from daprfunc.standalone.service import EmbeddedSidecar
+from daprfunc.watchdog import Watchdog
+
+if TYPE_CHECKING:
+    from daprfunc.standalone.service import EmbeddedSidecar
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 # How long the embedded sidecar may take to end calls when the app has ended.
 _SIDECAR_GRACE = 1.0
+# How long the process may take to end after its invocations have, or were given up.
+_EXIT_SECONDS = 5.0
+_ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1", "localhost": "127.0.0.1"}  # noqa: S104 (compared, not bound)
 
 
-def run(settings: Settings, describe: Callable[[FunctionApp, Dispatcher], None]) -> int:
+def run(settings: Settings) -> int:
     """Run the app until it is told to stop; returns the process's exit status.
-
-    Args:
-        settings: what the runtime was told.
-        describe: shows a person what was loaded.
 
     Raises:
         LoadError: no function of the app can be called.
         SettingsError: a port, a certificate or a component cannot be used.
     """
-    logs.configure(level=settings.log_level, levels=settings.log_levels, log_format=settings.log_format)
-    return _new_loop_run(Host(settings, describe).main())
+    mask = SecretMask() if settings.mask_secrets else None
+    logs.configure(level=settings.log_level, levels=settings.log_levels, log_format=settings.log_format, mask=mask)
+    host = Host(settings, mask)
+    try:
+        return run_loop(host.main())
+    except KeyboardInterrupt:
+        return 128 + host.signal_number
 
 
-async def inspect(settings: Settings) -> tuple[FunctionApp, Dispatcher]:
+def inspect(settings: Settings) -> Assembly:
     """Load and compile the app without serving it.
 
     Raises:
         LoadError: the app as a whole cannot load.
     """
-    export_app_settings(settings)
-    app = load_app(settings.app_dir, script_name=settings.script_name, app_settings=settings.app_settings)
-    sidecars = Sidecars(settings.dapr_grpc_endpoint, timeout=settings.api_timeout, api_token=None)
-    return app, _compile(app, settings, sidecars, Executor(settings.thread_count))
+
+    async def load() -> Assembly:
+        sidecars = Sidecars(settings.dapr_grpc_endpoint, timeout=settings.api_timeout, api_token=None)
+        return assemble(settings, sidecars, Executor(settings.thread_count))
+
+    return run_loop(load())
 
 
-def _compile(app: FunctionApp, settings: Settings, sidecars: Sidecars, executor: Executor) -> Dispatcher:
-    return compile_app(
-        app,
-        services=sidecars,
-        app_settings=settings.app_settings,
-        executor=executor,
-        limits=Limits(settings.function_timeout, settings.max_concurrency, settings.retry),
-    )
-
-
-def _new_loop_run(main: object) -> int:
+def run_loop(main: Coroutine[Any, Any, T]) -> T:
+    """Run `main` on a loop of its own, the fastest that there is on this platform."""
     try:
         import uvloop  # noqa: PLC0415 (not on every platform)
     except ImportError:
-        return asyncio.run(main)  # type: ignore[arg-type]
-    return uvloop.run(main)  # type: ignore[arg-type]
+        return asyncio.run(main)
+    return uvloop.run(main)
 
 
 class Host:
-    """One app in this process."""
+    """One app in this process.
 
-    def __init__(self, settings: Settings, describe: Callable[[FunctionApp, Dispatcher], None]) -> None:
+    Args:
+        settings: what the runtime was told.
+        mask: learns the secret values; None where nothing is masked.
+
+    Attributes:
+        signal_number: what interrupted the start, if anything did.
+    """
+
+    def __init__(self, settings: Settings, mask: SecretMask | None) -> None:
         self._settings = settings
-        self._describe = describe
-        self._stop = asyncio.Event()
+        self._mask = mask
+        self._stopping = _Stopping(settings.drain_timeout)
+
+    @property
+    def signal_number(self) -> int:
+        """The signal that the process was sent; 0 if none."""
+        return self._stopping.signal_number
 
     async def main(self) -> int:
         """Start, serve until asked to stop, drain."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop_requested, number)
+        self._stopping.install()
         listener = _bind(self._settings)
         sidecar = self._start_embedded_sidecar(listener)
         try:
-            return await self._serve(listener, sidecar)
+            await self._serve(listener, sidecar)
         finally:
             listener.close()
             if sidecar is not None:
-                await loop.run_in_executor(None, sidecar.stop, _SIDECAR_GRACE)
-
-    def _stop_requested(self, number: int) -> None:
-        if self._stop.is_set():
-            os._exit(128 + number)  # Asked twice: whatever still runs is given up.
-        self._stop.set()
+                await asyncio.get_running_loop().run_in_executor(None, sidecar.stop, _SIDECAR_GRACE)
+        return 0
 
     def _start_embedded_sidecar(self, listener: socket.socket) -> EmbeddedSidecar | None:
         settings = self._settings
         if settings.resources_path is None:
             return None
+        # Imported here: with a real sidecar, neither grpcio's server nor YAML is needed.
+        from daprfunc.standalone.components import load_resources  # noqa: PLC0415
+        from daprfunc.standalone.service import EmbeddedSidecar  # noqa: PLC0415
+
         resources = load_resources(settings.resources_path, app_id=settings.app_id)
         for warning in resources.warnings:
             log.warning("%s", warning)
+        address, port = listener.getsockname()[:2]
         sidecar = EmbeddedSidecar(
             resources,
             app_id=settings.app_id,
-            app_port=listener.getsockname()[1],
+            app_port=port,
+            app_address=_ANYWHERE.get(address, address),
             port=settings.dapr_grpc_port or 0,
             api_token=settings.dapr_api_token,
             app_api_token=settings.app_api_token,
@@ -123,42 +139,55 @@ class Host:
         sidecar.start()
         # Before the user's code is imported: Dapr's SDK reads these once, then.
         export_sidecar_ports(sidecar.port, sidecar.http_port)
-        log.info("embedded Dapr sidecar for development: gRPC on 127.0.0.1:%d", sidecar.port)
+        log.info(
+            "embedded Dapr sidecar for development: gRPC on 127.0.0.1:%d, secret stores: %s",
+            sidecar.port,
+            ", ".join(resources.stores) or "none",
+        )
         return sidecar
 
-    async def _serve(self, listener: socket.socket, embedded: EmbeddedSidecar | None) -> int:
+    async def _serve(self, listener: socket.socket, embedded: EmbeddedSidecar | None) -> None:
         settings = self._settings
+        tls = _tls(settings)
         endpoint = Endpoint(port=embedded.port) if embedded else settings.dapr_grpc_endpoint
-        export_app_settings(settings)
-        functions = load_app(settings.app_dir, script_name=settings.script_name, app_settings=settings.app_settings)
         executor = Executor(settings.thread_count)
         sidecars = Sidecars(endpoint, timeout=settings.api_timeout, api_token=settings.dapr_api_token)
-        dispatcher = _compile(functions, settings, sidecars, executor)
-        self._describe(functions, dispatcher)
-        if not dispatcher.plans:
-            raise LoadError(*_all_problems(settings.app_dir, dispatcher))
-        app = App(dispatcher, api_token=settings.app_api_token, max_body_size=settings.max_body_size)
-        tls = _tls(settings)
-        server = Server(app, tls=tls)
-        await server.start(listener)
+        assembly = self._load(sidecars, executor)
+        server = Server(assembly.app, tls=tls)
+        await _listen(server, listener, settings)
         host, port = listener.getsockname()[:2]
-        log.info("ready: %d function(s) on %s:%d (HTTP and gRPC)", len(dispatcher.plans), host, port)
-        address = AppAddress(host, port, tls is not None)
-        watching = asyncio.create_task(
-            watch(
-                sidecars.own,
-                str(endpoint),
-                address,
-                check=settings.check_sidecar_metadata and embedded is None,
-                patience=settings.health_timeout,
+        with Watchdog():
+            count = len(assembly.dispatcher.plans)
+            log.info("ready: %d function(s) on %s (HTTP and gRPC)", count, Endpoint(host, port))
+            watching = asyncio.create_task(
+                watch(
+                    sidecars.own,
+                    str(endpoint),
+                    AppAddress(host, port, tls is not None),
+                    check=settings.check_sidecar_metadata and embedded is None,
+                    patience=settings.health_timeout,
+                )
             )
-        )
-        await self._stop.wait()
-        watching.cancel()
-        await self._drain(app, server)
+            await self._stopping.requested()
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+            await self._drain(assembly.app, server)
         await sidecars.close()
         executor.close()
-        return 0
+
+    def _load(self, sidecars: Sidecars, executor: Executor) -> Assembly:
+        assembly = assemble(self._settings, sidecars, executor, self._mask)
+        for warning in assembly.functions.warnings:
+            log.warning("%s", warning)
+        assembly.require_functions()
+        log.info("%d function(s):\n%s", len(assembly.dispatcher.plans), report.table(assembly.dispatcher))
+        for problem in assembly.problems():
+            log.error("%s", problem)
+        # What is loaded now lives as long as the process. Out of the garbage collector's sight, it makes no full
+        # collection longer, which some invocation would have to wait for.
+        gc.collect()
+        gc.freeze()
+        return assembly
 
     async def _drain(self, app: App, server: Server) -> None:
         log.info("draining: %d invocation(s) in flight", app.dispatcher.in_flight)
@@ -166,11 +195,62 @@ class Host:
         await server.drain(self._settings.drain_timeout)
         if app.dispatcher.in_flight:
             log.warning(
-                "%d invocation(s) still ran after %g s and were given up",
+                "%d invocation(s) still ran after %g s and were given up (--drain-timeout)",
                 app.dispatcher.in_flight,
                 self._settings.drain_timeout,
             )
+        self._stopping.drained = True
         log.info("stopped")
+
+
+class _Stopping:
+    """What SIGTERM and SIGINT do: the first asks the app to stop, the second ends the process at once.
+
+    Not the loop's own signal handlers: those run only when the loop does, and a function may block it.
+
+    Args:
+        drain_timeout: seconds that invocations get to finish.
+
+    Attributes:
+        signal_number: the first signal; 0 before.
+        drained: whether the invocations have ended, or were given up.
+    """
+
+    def __init__(self, drain_timeout: float) -> None:
+        self.signal_number = 0
+        self.drained = False
+        self._drain_timeout = drain_timeout
+        self._event = asyncio.Event()
+        self._serving = False
+
+    def install(self) -> None:
+        """Handle both signals from now on. Until the app serves, the first one interrupts its start."""
+        self._loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._signalled)
+
+    async def requested(self) -> None:
+        """Wait until the app is to stop."""
+        self._serving = True
+        await self._event.wait()
+
+    def _signalled(self, number: int, _frame: FrameType | None) -> None:
+        if self.signal_number:
+            os._exit(128 + number)  # Asked twice: whatever still runs is given up.
+        self.signal_number = number
+        if not self._serving:
+            raise KeyboardInterrupt
+        threading.Thread(target=self._exit_in_the_end, name="daprfunc-exit", daemon=True).start()
+        self._loop.call_soon_threadsafe(self._event.set)
+
+    def _exit_in_the_end(self) -> None:
+        """End the process even if the user's code keeps it alive: a thread of its own, or a loop that is blocked."""
+        time.sleep(self._drain_timeout + _EXIT_SECONDS)
+        ours = (threading.main_thread(), threading.current_thread())
+        others = ", ".join(thread.name for thread in threading.enumerate() if thread not in ours and not thread.daemon)
+        culprit = f"these threads run on: {others}" if self.drained and others else "the event loop is blocked"
+        log.warning("the process had not ended %g s after it should have (%s) and ends now", _EXIT_SECONDS, culprit)
+        os._exit(0 if self.drained else 1)
 
 
 def _bind(settings: Settings) -> socket.socket:
@@ -182,11 +262,22 @@ def _bind(settings: Settings) -> socket.socket:
         listener.bind((settings.app_address, settings.app_port))
     except OSError as error:
         listener.close()
-        raise SettingsError(
-            f"cannot listen on {settings.app_address}:{settings.app_port}: {error.strerror}; "
-            "choose another with --app-port or --app-address"
-        ) from None
+        raise _cannot_listen(settings, error) from None
     return listener
+
+
+async def _listen(server: Server, listener: socket.socket, settings: Settings) -> None:
+    try:
+        await server.start(listener)
+    except OSError as error:  # Another process took the same port after we did and was faster to open it.
+        raise _cannot_listen(settings, error) from None
+
+
+def _cannot_listen(settings: Settings, error: OSError) -> SettingsError:
+    return SettingsError(
+        f"cannot listen on {Endpoint(settings.app_address, settings.app_port)}: {error.strerror or error}; "
+        "choose another with --app-port or --app-address"
+    )
 
 
 def _tls(settings: Settings) -> ssl.SSLContext | None:
@@ -202,8 +293,3 @@ def _tls(settings: Settings) -> ssl.SSLContext | None:
             f"{error.strerror or error}"
         ) from None
     return context
-
-
-def _all_problems(app_dir: Path, dispatcher: Dispatcher) -> list[Problem]:
-    problems = [problem for function in dispatcher.broken for problem in function.problems]
-    return problems or [Problem("no function in it is enabled", app_dir)]

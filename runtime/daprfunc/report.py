@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from daprfunc.dispatch import Dispatcher
-from daprfunc.model import BrokenFunction, FunctionApp
-from daprfunc.plan import Plan
+if TYPE_CHECKING:  # cli imports this module also for what needs no app
+    from daprfunc.assembly import Assembly
+    from daprfunc.dispatch import Dispatcher
+    from daprfunc.model import BrokenFunction
+    from daprfunc.plan import Plan
 
 _HEADINGS = ("FUNCTION", "TRIGGER", "ROUTE", "BINDINGS", "CALLED")
 
@@ -27,27 +29,25 @@ def _row(plan: Plan) -> tuple[str, ...]:
     return function.name, function.trigger.type, f"POST /{plan.route}", bindings or "-", how
 
 
-def problems(dispatcher: Dispatcher) -> Iterator[str]:
-    """Yield every reason why a function cannot be called, a line each."""
-    for function in dispatcher.broken:
-        yield from map(str, function.problems)
-
-
-def as_json(app: FunctionApp, dispatcher: Dispatcher) -> str:
+def as_json(assembly: Assembly) -> str:
     """Return the app as JSON. Its keys are stable: tools may rely on them; new ones may join.
 
     ``{"directory", "functions": [{"name", "script", "async", "trigger": {"type", "parameter", "route"}, "inputs":
     [{"type", "parameter", "source"}]}], "broken": [{"name", "problems": [{"file", "parameter", "message"}]}],
     "warnings": [...]}``, functions by name.
     """
-    plans = sorted(dispatcher.plans.values(), key=lambda plan: plan.function.name)
+    dispatcher = assembly.dispatcher
     document = {
-        "directory": str(app.directory),
-        "functions": [_function(plan) for plan in plans],
-        "broken": [_broken(function) for function in dispatcher.broken],
-        "warnings": list(app.warnings),
+        "directory": str(assembly.functions.directory),
+        "functions": [_function(plan) for plan in sorted(dispatcher.plans.values(), key=_name)],
+        "broken": [_broken(function) for function in sorted(dispatcher.broken, key=lambda broken: broken.name)],
+        "warnings": list(assembly.functions.warnings),
     }
     return msgspec.json.format(msgspec.json.encode(document), indent=2).decode()
+
+
+def _name(plan: Plan) -> str:
+    return plan.function.name
 
 
 def _function(plan: Plan) -> dict[str, object]:
@@ -80,6 +80,7 @@ def _broken(function: BrokenFunction) -> dict[str, object]:
     }
 
 
-def summary(dispatcher: Dispatcher, warnings: Sequence[str]) -> str:
+def summary(assembly: Assembly) -> str:
     """Return one line that counts."""
-    return f"{len(dispatcher.plans)} function(s) load, {len(dispatcher.broken)} do not, {len(warnings)} warning(s)"
+    loaded, broken = len(assembly.dispatcher.plans), len(assembly.dispatcher.broken)
+    return f"{loaded} function(s) load, {broken} do not, {len(assembly.functions.warnings)} warning(s)"

@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address
 from pathlib import Path
@@ -142,6 +143,18 @@ def export_sidecar_ports(grpc_port: int, http_port: int) -> None:
     """Tell the user's code where the embedded sidecar is, by the names that Dapr's SDKs look for."""
     os.environ["DAPR_GRPC_PORT"] = str(grpc_port)
     os.environ["DAPR_HTTP_PORT"] = str(http_port)
+
+
+@contextmanager
+def restored_environment() -> Iterator[None]:
+    """Undo, when the block ends, whatever was put into this process's environment meanwhile."""
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
 
 
 def read_settings(app_dir: Path, flags: Mapping[str, object], environ: Mapping[str, str]) -> Settings:
