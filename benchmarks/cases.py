@@ -24,7 +24,7 @@ class Server:
     """One process to start, always with a daprd of its own beside it.
 
     Attributes:
-        name: what rows call it.
+        name: also its Dapr app id.
         protocol: its app channel's.
         command: its command line; the names in braces are prepare.Toolbox's, and ``port``.
         environment: what it gets besides what `dapr run` would give it.

@@ -11,11 +11,13 @@ run.py --only 'grpc-*' --experiments start,memory
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import NoReturn
 
 import plot
 import report
@@ -33,13 +35,18 @@ from wire import WrongReplyError
 LOAD = tuple(dict.fromkeys(case.group for case in CASES.values()))
 EXPERIMENTS = (*LOAD, "start", "memory")
 QUICK_TASKS = (
-    *("*-get direct c=1", "*-get direct c=32", "*-get-async direct c=32", "*-get daprd c=32"),
+    *("*-get direct c=1", "*-get direct c=32", "*-get-async direct c=32", "*-get daprd c=32", "*-get-async daprd c=32"),
     *("grpc-get direct c=256", "http-get direct c=256", "grpc-secrets-1 direct c=1", "grpc-secrets-20 direct c=1"),
 )
 QUICK_STARTS = ("grpc-get", "http-get", "fastapi-get", "grpc-functions-1", "grpc-functions-1000")
 
 
+class UsageError(Exception):
+    """What was asked for cannot be measured; the text says why."""
+
+
 def main() -> int:
+    signal.signal(signal.SIGTERM, _stop)
     options = arguments()
     if options.list:
         for case in CASES.values():
@@ -48,7 +55,7 @@ def main() -> int:
         return 0
     try:
         results = Results.read(options.read) if options.read else run(options, prepare())
-    except (PrepareError, ProcessError, LoadError, WrongReplyError, VariantError) as error:
+    except (PrepareError, ProcessError, LoadError, WrongReplyError, VariantError, UsageError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
     keep(results, options)
@@ -90,8 +97,10 @@ def arguments() -> argparse.Namespace:
 def run(options: argparse.Namespace, tools: Toolbox) -> Results:
     """Measures what the options ask for."""
     experiments = options.experiments or (LOAD if options.only else EXPERIMENTS)
-    patterns = options.only or ("*",)
-    cases = variants_of([case for case in CASES.values() if matches(case.name, patterns)], options.variant)
+    chosen = [case for case in CASES.values() if matches(case.name, options.only or ("*",))]
+    if not chosen:
+        raise UsageError(f"no case is called {','.join(options.only)}: --list names them all")
+    cases = variants_of(chosen, options.variant)
     load = tasks(
         [case for case in cases if case.group in experiments], list(map(int, options.concurrency)), options.via
     )
@@ -120,6 +129,11 @@ def keep(results: Results, options: argparse.Namespace) -> None:
             results.write(path, map(asdict, verdicts))
             plot.draw(results, pictures)
             print(f"\nwritten: {path}, pictures in {pictures}")
+
+
+def _stop(*_signal: object) -> NoReturn:
+    """Ends like any other error does, so that every child is stopped on the way out."""
+    raise SystemExit("bench: terminated")
 
 
 def split(text: str) -> tuple[str, ...]:

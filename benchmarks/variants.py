@@ -40,7 +40,7 @@ def _change(server: Server, label: str, words: dict[str, str]) -> Server:
         command = command.replace("{ours}", str(Path(words["python"]).absolute()))
     if "flags" in words:
         command = f"{command} {words['flags']}"
-    return replace(server, name=f"{server.name}@{label}", command=command, environment=environment)
+    return replace(server, name=f"{server.name}-{label}", command=command, environment=environment)
 
 
 def _pair(word: str) -> tuple[str, str]:
