@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -19,3 +19,14 @@ def daprd(stores: Stores) -> Iterator[Daprd]:
     """A daprd on those stores, without an app."""
     with Daprd(resources=stores.resources, config=stores.config, app_id=APP_ID, env=ENVIRONMENT) as running:
         yield running
+
+
+@pytest.fixture
+def figure(request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]) -> Callable[[object], None]:
+    """Print what a test found, also when it passes: ``make e2e``'s record of what was sent, answered and lost."""
+
+    def show(found: object) -> None:
+        with capsys.disabled():
+            print(f"\n  {request.node.name}: {found}")
+
+    return show
