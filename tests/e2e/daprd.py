@@ -56,6 +56,7 @@ class Daprd:
         app_id: str = "functionapp",
         extra_args: Sequence[str] = (),
         env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
     ) -> None:
         self.app_id = app_id
         self.app_port = app_port
@@ -81,6 +82,7 @@ class Daprd:
             options["config"] = config
         self._arguments = [f"--{name}={value}" for name, value in options.items()] + list(extra_args)
         self._env = dict(env or {})
+        self._cwd = cwd
         self._process: Process | None = None
         self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.http_port}", timeout=30, trust_env=False)
         self._metrics = httpx.Client(base_url=f"http://127.0.0.1:{self.metrics_port}", timeout=30, trust_env=False)
@@ -114,7 +116,7 @@ class Daprd:
 
     def launch(self) -> Process:
         """Start it without waiting for anything."""
-        self._process = Process("daprd", [binary(DAPRD, "daprd"), *self._arguments], env=self._env)
+        self._process = Process("daprd", [binary(DAPRD, "daprd"), *self._arguments], env=self._env, cwd=self._cwd)
         return self._process
 
     def start(self, seconds: float = 30) -> Daprd:
