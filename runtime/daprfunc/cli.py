@@ -127,6 +127,7 @@ def list_functions(app_dir: Path, as_json: bool) -> None:
     if as_json:
         click.echo(report.as_json(assembly))
         return
+    _say_warnings(assembly)
     _say_problems(assembly)
     click.echo(report.table(assembly.dispatcher))
 
@@ -136,8 +137,9 @@ def list_functions(app_dir: Path, as_json: bool) -> None:
 def check(app_dir: Path) -> None:
     """Load the app in APP_DIR without serving it; say all that is wrong. Exit status 1 if a function does not load."""
     assembly = _inspect(app_dir)
-    _say_problems(assembly)
+    _say_warnings(assembly)
     assembly.require_functions()
+    _say_problems(assembly)
     click.echo(report.summary(assembly))
     if assembly.dispatcher.broken:
         sys.exit(_FAILED)
@@ -180,9 +182,12 @@ def _inspect(app_dir: Path) -> Assembly:
         return host.inspect(_settings(app_dir, {}))
 
 
-def _say_problems(assembly: Assembly) -> None:
+def _say_warnings(assembly: Assembly) -> None:
     for warning in assembly.functions.warnings:
         click.echo(f"warning: {warning}", err=True)
+
+
+def _say_problems(assembly: Assembly) -> None:
     _say(*map(str, assembly.problems()))
 
 

@@ -159,15 +159,7 @@ class Host:
         with Watchdog():
             count = len(assembly.dispatcher.plans)
             log.info("ready: %d function(s) on %s (HTTP and gRPC)", count, Endpoint(host, port))
-            watching = asyncio.create_task(
-                watch(
-                    sidecars.own,
-                    str(endpoint),
-                    AppAddress(host, port, tls is not None),
-                    check=settings.check_sidecar_metadata and embedded is None,
-                    patience=settings.health_timeout,
-                )
-            )
+            watching = asyncio.create_task(self._watch_sidecar(sidecars, endpoint, listener))
             await self._stopping.requested()
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
@@ -188,6 +180,15 @@ class Host:
         gc.collect()
         gc.freeze()
         return assembly
+
+    async def _watch_sidecar(self, sidecars: Sidecars, endpoint: Endpoint, listener: socket.socket) -> None:
+        settings = self._settings
+        if settings.resources_path is not None:
+            return  # It runs in this process and was told where the app is.
+        host, port = listener.getsockname()[:2]
+        address = AppAddress(host, port, tls=settings.app_tls_cert_file is not None)
+        check = settings.check_sidecar_metadata
+        await watch(sidecars.own, str(endpoint), address, check=check, patience=settings.health_timeout)
 
     async def _drain(self, app: App, server: Server) -> None:
         log.info("draining: %d invocation(s) in flight", app.dispatcher.in_flight)
