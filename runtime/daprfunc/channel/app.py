@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hmac
+import logging
 from collections.abc import Sequence
 
 from daprfunc.dispatch import Dispatcher
-from daprfunc.errors import TOO_LARGE, UNAUTHENTICATED, CallerError
+from daprfunc.errors import INTERNAL, TOO_LARGE, UNAUTHENTICATED, CallerError, InvocationError
 from daprfunc.invocation import Invocation, Reply
 from daprfunc.payload import Payload
+
+log = logging.getLogger(__name__)
 
 HeaderList = Sequence[tuple[bytes, bytes]]
 
@@ -58,3 +61,8 @@ class App:
     def too_large(self) -> CallerError:
         """Return the answer to a body over the limit."""
         return CallerError(f"the body is larger than {self.max_body_size} bytes (--max-body-size)", TOO_LARGE)
+
+    def failed(self) -> InvocationError:
+        """Log the exception that is being handled, which nobody foresaw, and return the answer to it."""
+        log.exception("the runtime failed to answer a request; please report this")
+        return InvocationError(INTERNAL, "the runtime failed to answer; its log says why")

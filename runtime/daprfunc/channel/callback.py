@@ -24,6 +24,9 @@ Raises:
     InvocationError: the call's status and message.
 """
 
+# What an InvokeRequest may hold besides the data, and a message besides itself.
+MAX_OVERHEAD = 65_536
+
 _OTHER_VERBS = frozenset(HTTPExtension.Verb.values()) - {HTTPExtension.NONE, HTTPExtension.POST}
 _NO_TOPICS = ListTopicSubscriptionsResponse().SerializeToString()
 _NO_BINDINGS = ListInputBindingsResponse().SerializeToString()
@@ -39,12 +42,16 @@ async def on_invoke(app: App, metadata: HeaderList, message: bytes) -> bytes:
     method = request.method.strip("/")
     verb = request.http_extension.verb
     if verb in _OTHER_VERBS:
+        app.authorize(metadata)
         plan = app.dispatcher.find(method)
         name = HTTPExtension.Verb.Name(verb)
         raise CallerError(
             f"{name} {method[:200]}: functions are invoked with POST (here {plan.route})", METHOD_NOT_ALLOWED
         )
-    reply = await app.invoke(method, request.data.value, request.content_type, metadata)
+    data: bytes = request.data.value
+    if len(data) > app.max_body_size:
+        raise app.too_large()
+    reply = await app.invoke(method, data, request.content_type, metadata)
     response: Any = InvokeResponse(content_type=reply.content_type)
     response.data.value = reply.body
     serialized: bytes = response.SerializeToString()

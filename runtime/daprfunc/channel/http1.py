@@ -22,6 +22,9 @@ REQUEST_SECONDS = 60.0
 # Longer than the 90 s after which Go's HTTP client, and so daprd, drops an idle connection: it must be the caller who
 # closes, or a POST that crosses with our close is lost.
 IDLE_SECONDS = 180.0
+# How long what still comes is thrown away after a refusal. To close at once would reset the connection, and the caller,
+# who is still sending, might never see the answer.
+LINGER_SECONDS = 2.0
 
 _TOO_SLOW = HttpResponse(408, f"the request was not complete after {REQUEST_SECONDS:g} s".encode(), web.TEXT)
 _REASONS = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
@@ -30,14 +33,17 @@ _REASONS = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode(
 class _Request:
     """A request that is being read, or waits for its turn."""
 
-    __slots__ = ("body", "headers", "keep_alive", "size", "target", "verb")
+    __slots__ = ("body", "expects", "headers", "keep_alive", "size", "started", "target", "verb")
 
     def __init__(self) -> None:
         self.verb = b""
         self.target = b""
         self.headers: list[tuple[bytes, bytes]] = []
-        self.body: list[bytes] = []
+        self.body = bytearray()
+        # Of the headers (and trailers).
         self.size = 0
+        self.started = False
+        self.expects = False
         self.keep_alive = True
 
 
@@ -56,8 +62,12 @@ class Http1Connection(asyncio.Protocol):
         self._task: asyncio.Task[None] | None = None
         self._draining = False
         self._blocked = False
-        # Since when the present state (reading a request, idle, blocked) has lasted.
+        # The last answer was given.
+        self._ended = False
+        # Since when the present state (reading a request, idle, blocked, ended) has lasted.
         self._since = loop.time()
+        # Bytes that the parser took since it last had something to tell: a header that does not end.
+        self._silent = 0
         self._date = (0, b"")
 
     # asyncio's protocol.
@@ -68,46 +78,73 @@ class Http1Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take what the caller sent."""
-        if self._transport is None or self._refusal is not None:
+        if self._ended or self._refusal is not None:
             return
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            # No other protocol is offered. What follows is not HTTP/1.1, so this is the last request.
-            if self._waiting:
-                self._waiting[-1].keep_alive = False
-        except httptools.HttpParserError as error:
-            self._refuse(400, f"the request is not HTTP/1.1: {error}")
+        self._silent += len(data)
+        self._parse(data)
+        if self._silent > MAX_HEADER_BYTES:
+            self._refuse(431, f"the request's headers are larger than {MAX_HEADER_BYTES} bytes")
         self._send_refusal()
+
+    def _parse(self, data: bytes) -> None:
+        while data:
+            try:
+                self._parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                # No other protocol is offered, so what follows is HTTP/1.1 still.
+                data = data[upgrade.args[0] :]
+                self._parser = httptools.HttpRequestParser(self)
+                continue
+            except httptools.HttpParserError as error:
+                self._refuse(400, f"the request is not HTTP/1.1: {error}")
+            return
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The caller has gone: what ran for it is cancelled."""
         self._transport = None
+        self._ended = True
         self._waiting.clear()
         if self._task is not None:
             self._task.cancel()
         self._left(self)
 
     def pause_writing(self) -> None:
-        """The caller does not read its responses: take no more requests from it."""
+        """The caller does not read its responses: take no more requests from it, answer no others."""
         self._blocked = True
         self._since = self._loop.time()
-        if self._transport is not None:
-            self._transport.pause_reading()
+        self._pause_reading()
 
     def resume_writing(self) -> None:
         """The caller reads again."""
         self._blocked = False
         self._since = self._loop.time()
-        if self._transport is not None and not self._waiting:
-            self._transport.resume_reading()
+        if self._task is None:
+            self._go_on()
+
+    def _pause_reading(self) -> None:
+        if self._transport is not None and not self._ended:
+            self._transport.pause_reading()
+
+    def _go_on(self) -> None:
+        """Answer what waits, or else read on."""
+        if self._ended or self._blocked:
+            return
+        if self._waiting:
+            self._task = self._loop.create_task(self._answer())
+        elif self._transport is not None:
+            self._send_refusal()
+            self._send_continue()
+            if not self._ended:
+                self._transport.resume_reading()
 
     # httptools' callbacks.
 
     def on_message_begin(self) -> None:
         """A request begins."""
-        self._reading = _Request()
-        self._since = self._loop.time()
+        self._silent = 0
+        if self._refusal is None:
+            self._reading = _Request()
+            self._since = self._loop.time()
 
     def on_url(self, url: bytes) -> None:
         """The target, or a piece of it."""
@@ -117,48 +154,55 @@ class Http1Connection(asyncio.Protocol):
                 self._refuse(414, f"the request's target is longer than {MAX_TARGET_BYTES} bytes")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header."""
+        """A header, or a trailer, which counts but says nothing."""
         request = self._reading
         if request is not None:
-            request.headers.append((name.lower(), value))
             request.size += len(name) + len(value) + 32
             if request.size > MAX_HEADER_BYTES:
                 self._refuse(431, f"the request's headers are larger than {MAX_HEADER_BYTES} bytes")
+            elif not request.started:
+                request.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         """The headers are all there."""
+        self._silent = 0
         request = self._reading
         if request is None:
             return
+        request.started = True
         request.verb = self._parser.get_method()
-        request.keep_alive = self._parser.should_keep_alive()
-        request.size = 0
+        # HTTP/1.0 has its own way to keep connections, which nobody misses.
+        modern = self._parser.get_http_version() == "1.1"
+        request.keep_alive = modern and self._parser.should_keep_alive()
         headers = dict(request.headers)
         length = headers.get(b"content-length", b"")
         if length.isdigit() and int(length[:19]) > self._app.max_body_size:
             self._refuse_with(web.failure(self._app.too_large()))
-        elif headers.get(b"expect", b"").lower() == b"100-continue" and self._transport is not None:
-            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        elif modern and headers.get(b"expect", b"").lower() == b"100-continue":
+            request.expects = True
+            self._send_continue()
 
     def on_body(self, body: bytes) -> None:
         """A piece of the body."""
+        self._silent = 0
         request = self._reading
         if request is not None:
-            request.body.append(body)
-            request.size += len(body)
-            if request.size > self._app.max_body_size:
+            request.expects = False
+            request.body += body
+            if len(request.body) > self._app.max_body_size:
                 self._refuse_with(web.failure(self._app.too_large()))
 
     def on_message_complete(self) -> None:
         """The request is all there."""
+        self._silent = 0
         request, self._reading = self._reading, None
         if request is None:
             return
         self._waiting.append(request)
         if self._task is None:
-            self._task = self._loop.create_task(self._answer())
-        elif self._transport is not None:
-            self._transport.pause_reading()
+            self._go_on()
+        else:
+            self._pause_reading()
 
     # Answers.
 
@@ -171,31 +215,39 @@ class Http1Connection(asyncio.Protocol):
         self._refusal = self._refusal or response
 
     def _send_refusal(self) -> None:
-        if self._refusal is not None and self._task is None:
-            self._send(self._refusal, keep_alive=False)
+        if self._refusal is None or self._task is not None or self._waiting or self._ended:
+            return
+        self._send(self._refusal, keep_alive=False)
+
+    def _send_continue(self) -> None:
+        request = self._reading
+        if request is None or not request.expects or self._task is not None or self._waiting:
+            return
+        request.expects = False
+        if self._transport is not None:
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     async def _answer(self) -> None:
         try:
-            while self._waiting:
+            while self._waiting and not self._blocked and not self._ended:
                 request = self._waiting.popleft()
-                body = request.body[0] if len(request.body) == 1 else b"".join(request.body)
-                response = await web.respond(self._app, request.verb, request.target, request.headers, body)
+                response = await web.respond(
+                    self._app, request.verb, request.target, request.headers, bytes(request.body)
+                )
                 self._send(response, keep_alive=request.keep_alive, head=request.verb == b"HEAD")
         except asyncio.CancelledError:
-            self._send(HttpResponse(500, b"the invocation was cancelled", web.TEXT), keep_alive=False)
+            self._send(web.CANCELLED, keep_alive=False)
             raise
         finally:
             self._task = None
             self._since = self._loop.time()
-        self._send_refusal()
-        if self._transport is not None and not self._blocked:
-            self._transport.resume_reading()
+        self._go_on()
 
     def _send(self, response: HttpResponse, *, keep_alive: bool, head: bool = False) -> None:
         transport = self._transport
-        if transport is None:
+        if transport is None or self._ended:
             return
-        keep_alive = keep_alive and not self._draining
+        keep_alive = keep_alive and not (self._draining and not self._waiting and self._reading is None)
         parts = [_REASONS[response.status], b"date: ", self._now()]
         if response.content_type:
             parts += [b"content-type: ", response.content_type.encode("latin-1"), b"\r\n"]
@@ -208,8 +260,17 @@ class Http1Connection(asyncio.Protocol):
             parts.append(response.body)
         transport.write(b"".join(parts))
         if not keep_alive:
-            self._waiting.clear()
-            self._transport = None
+            self._end(transport)
+
+    def _end(self, transport: asyncio.Transport) -> None:
+        self._ended = True
+        self._since = self._loop.time()
+        self._waiting.clear()
+        self._reading = None
+        if self._refusal is not None and transport.can_write_eof():
+            transport.resume_reading()
+            transport.write_eof()
+        else:
             transport.close()
 
     def _now(self) -> bytes:
@@ -223,8 +284,8 @@ class Http1Connection(asyncio.Protocol):
     def drain(self) -> None:
         """Finish what was asked, then close."""
         self._draining = True
-        if self._task is None and self._reading is None and self._transport is not None:
-            self._transport.close()
+        if self._task is None and self._reading is None and not self._waiting and not self._ended and self._transport:
+            self._end(self._transport)
 
     def abort(self) -> None:
         """Close now, with whatever is unsent."""
@@ -233,15 +294,20 @@ class Http1Connection(asyncio.Protocol):
 
     def check(self, now: float) -> None:
         """Give up on a caller that is too slow."""
-        if self._transport is None or (self._task is not None and not self._blocked):
+        if self._transport is None:
             return
         lasted = now - self._since
         if self._blocked:
             if lasted > REQUEST_SECONDS:
                 self._transport.abort()
+        elif self._ended:
+            if lasted > LINGER_SECONDS:
+                self._transport.close()
+        elif self._task is not None:
+            return
         elif self._reading is not None:
             if lasted > REQUEST_SECONDS:
-                self._reading = None
-                self._send(_TOO_SLOW, keep_alive=False)
+                self._refuse_with(_TOO_SLOW)
+                self._send_refusal()
         elif lasted > IDLE_SECONDS:
             self._transport.close()

@@ -14,6 +14,8 @@ from daprfunc.http2.frames import PREFACE
 
 # How long a caller may take to send the first bytes.
 GREETING_SECONDS = 60.0
+# The same while the server drains: long enough for what is on its way.
+DRAINING_SECONDS = 1.0
 # How often callers are looked at for being too slow.
 CHECK_SECONDS = 1.0
 BACKLOG = 1_024
@@ -38,6 +40,7 @@ class Server:
     def __init__(self, app: App, *, tls: ssl.SSLContext | None = None) -> None:
         self.app = app
         self.connections: set[_Connection] = set()
+        self.draining = False
         self._tls = tls
         self._loop = asyncio.get_running_loop()
         self._server: asyncio.Server | None = None
@@ -69,8 +72,7 @@ class Server:
 
     async def drain(self, timeout: float) -> None:
         """Take no new connections; let those that are open finish, but for no longer than `timeout` seconds."""
-        if self._checks is not None:
-            self._checks.cancel()
+        self.draining = True
         if self._server is not None:
             self._server.close()
         for connection in list(self.connections):
@@ -82,6 +84,8 @@ class Server:
             except asyncio.TimeoutError:
                 for connection in list(self.connections):
                     connection.abort()
+        if self._checks is not None:
+            self._checks.cancel()
 
 
 class _Sniffer(asyncio.Protocol):
@@ -105,29 +109,39 @@ class _Sniffer(asyncio.Protocol):
                 Http2Connection(self._server.app, self._loop, self._server.left), self._seen[len(PREFACE) :]
             )
         elif not PREFACE.startswith(self._seen):
-            self._hand_over(Http1Connection(self._server.app, self._loop, self._server.left), self._seen)
+            if self._agreed_on_http2():
+                self.abort()
+            else:
+                self._hand_over(Http1Connection(self._server.app, self._loop, self._server.left), self._seen)
+
+    def _agreed_on_http2(self) -> bool:
+        tls = self._transport.get_extra_info("ssl_object") if self._transport else None
+        return tls is not None and tls.selected_alpn_protocol() == "h2"
 
     def _hand_over(self, connection: Http1Connection | Http2Connection, data: bytes) -> None:
         transport = self._transport
         if transport is None:
             return
-        self._server.left(self)
         self._server.joined(connection)
+        self._server.left(self)
         transport.set_protocol(connection)
         connection.connection_made(transport)
         if data:
             connection.data_received(data)
+        if self._server.draining:
+            connection.drain()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._server.left(self)
 
     def drain(self) -> None:
-        self.abort()
+        """Wait a little for a first request that may be on its way."""
+        self._since = self._loop.time()
 
     def abort(self) -> None:
         if self._transport is not None:
             self._transport.abort()
 
     def check(self, now: float) -> None:
-        if now - self._since > GREETING_SECONDS:
+        if now - self._since > (DRAINING_SECONDS if self._server.draining else GREETING_SECONDS):
             self.abort()

@@ -28,8 +28,11 @@ class HttpResponse(NamedTuple):
     allow: str = ""
 
 
+CANCELLED = HttpResponse(500, b"the invocation was cancelled", TEXT)
+
+
 async def respond(app: App, verb: bytes, target: bytes, headers: HeaderList, body: bytes) -> HttpResponse:
-    """Answer one request. Never raises: a failure is an answer too.
+    """Answer one request. Raises nothing but CancelledError: a failure is an answer too.
 
     Args:
         app: the app that is asked.
@@ -38,8 +41,8 @@ async def respond(app: App, verb: bytes, target: bytes, headers: HeaderList, bod
         headers: names in lower case.
         body: the whole body.
     """
-    path = _path(target)
     try:
+        path = _path(target)
         if verb == b"POST":
             content_type = next((value for name, value in headers if name == b"content-type"), b"")
             reply = await app.invoke(path, body, content_type.decode("latin-1"), headers)
@@ -47,15 +50,25 @@ async def respond(app: App, verb: bytes, target: bytes, headers: HeaderList, bod
         return _built_in(app, verb, path) or _not_allowed(app, verb, path, headers)
     except InvocationError as error:
         return failure(error)
+    except Exception:
+        return failure(app.failed())
 
 
 def failure(error: InvocationError) -> HttpResponse:
     """Return the answer that says why there is none; its text is all the body, as in the .NET extension."""
-    return HttpResponse(error.status.http, str(error).encode(), TEXT)
+    return HttpResponse(error.status.http, _encoded(str(error)), TEXT)
+
+
+def _encoded(text: str) -> bytes:
+    # What a function raised may hold half a surrogate pair, which UTF-8 has no bytes for.
+    return text.encode("utf-8", "replace")
 
 
 def _path(target: bytes) -> str:
     path = target.partition(b"?")[0]
+    if not path.startswith(b"/"):
+        # RFC 9112, section 3.2.2: a request may name the whole URL.
+        path = path.partition(b"://")[2].partition(b"/")[2] or path
     if b"%" in path:
         path = unquote_to_bytes(path)
     return path.decode("utf-8", "replace").strip("/")
@@ -79,4 +92,4 @@ def _not_allowed(app: App, verb: bytes, path: str, headers: HeaderList) -> HttpR
         f"{verb.decode('latin-1')} /{path[:200]}: functions are invoked with POST (here /{plan.route})",
         METHOD_NOT_ALLOWED,
     )
-    return HttpResponse(405, str(error).encode(), TEXT, allow="POST")
+    return HttpResponse(405, _encoded(str(error)), TEXT, allow="POST")

@@ -39,6 +39,10 @@ STREAM_WINDOW = 1_048_576
 CONNECTION_WINDOW = 16_777_216
 # How many streams that we reset are remembered, so that what the peer had already sent for them is no offence.
 _REMEMBERED_RESETS = 256
+# SETTINGS frames per second from which on a peer is taken for an attacker: each may change every stream's window.
+MAX_SETTINGS_PER_SECOND = 100
+# How much of the waiting bodies is queued before the transport is asked whether it can take more.
+_WRITE_SIZE = 65_536
 
 
 class WriteTransport(Protocol):
@@ -52,6 +56,29 @@ class WriteTransport(Protocol):
 
     def abort(self) -> None:
         """Close now."""
+
+    def is_closing(self) -> bool:
+        """Tell whether it is closed, or will be when what is buffered was sent."""
+
+
+class Rate:
+    """Tells when something happens more often in a second than it may.
+
+    Args:
+        limit: how often it may happen.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._second = 0
+        self._count = 0
+
+    def exceeded(self, now: float) -> bool:
+        """Count it once more."""
+        if int(now) != self._second:
+            self._second, self._count = int(now), 0
+        self._count += 1
+        return self._count > self._limit
 
 
 class ProtocolError(Exception):
@@ -105,6 +132,7 @@ class Connection(Generic[S]):
         self._write_paused = False
         self._rest = b""
         self._settings_seen = False
+        self._settings_rate = Rate(MAX_SETTINGS_PER_SECOND)
         self._block: tuple[int, int, bytearray] | None = None
         self._last_peer_stream = 0
         self._send_window = frames.DEFAULT_WINDOW
@@ -113,6 +141,7 @@ class Connection(Generic[S]):
         self._peer_max_frame = frames.MIN_MAX_FRAME_SIZE
         self._peer_max_streams = frames.MAX_STREAM_ID
         self._reset_by_us: OrderedDict[int, None] = OrderedDict()
+        # Streams that have more to send and room in their own window: they take turns in the connection's.
         self._blocked: OrderedDict[int, S] = OrderedDict()
         self._handlers: tuple[Callable[[int, int, bytes], None], ...] = (
             self._on_data,
@@ -161,6 +190,8 @@ class Connection(Generic[S]):
 
     def receive(self, data: bytes) -> None:
         """Take bytes from the peer. What it breaks is answered with RST_STREAM or GOAWAY, never raised."""
+        if self.closing:
+            return
         try:
             self._parse(self._rest + data if self._rest else data)
         except ProtocolError as error:
@@ -268,12 +299,7 @@ class Connection(Generic[S]):
 
     def _header_block(self, flags: int, stream_id: int, block: bytes) -> None:
         # Decoded even if the stream is refused: both sides' tables must stay the same.
-        try:
-            headers: Headers = self._decoder.decode(block, True)
-        except OversizedHeaderListError:
-            raise ProtocolError(ErrorCode.ENHANCE_YOUR_CALM, f"over {MAX_HEADER_BYTES} bytes of headers") from None
-        except HPACKError:
-            raise ProtocolError(ErrorCode.COMPRESSION_ERROR, "a header block that cannot be decoded") from None
+        headers = self._decode(block)
         stream = self.streams.get(stream_id) or self._new_stream(stream_id)
         if stream is None:
             return
@@ -282,6 +308,18 @@ class Connection(Generic[S]):
         ended = bool(flags & END_STREAM)
         stream.remote_ended = ended
         self.headers_received(stream, headers, ended=ended)
+
+    def _decode(self, block: bytes) -> Headers:
+        try:
+            headers: Headers = self._decoder.decode(block, True)
+        except OversizedHeaderListError:
+            raise ProtocolError(ErrorCode.ENHANCE_YOUR_CALM, f"over {MAX_HEADER_BYTES} bytes of headers") from None
+        except BaseException as error:
+            # The Rust decoder panics on a block that was cut short, and a panic is no Exception.
+            if isinstance(error, HPACKError) or type(error).__name__ == "PanicException":
+                raise ProtocolError(ErrorCode.COMPRESSION_ERROR, "a header block that cannot be decoded") from None
+            raise
+        return headers
 
     def _new_stream(self, stream_id: int) -> S | None:
         if stream_id in self._reset_by_us:
@@ -326,7 +364,10 @@ class Connection(Generic[S]):
         if len(payload) % 6:
             raise ProtocolError(ErrorCode.FRAME_SIZE_ERROR, "SETTINGS of a size that is no multiple of 6")
         self._settings_seen = True
-        for key, value in frames.read_settings(payload):
+        if self._settings_rate.exceeded(self.loop.time()):
+            raise ProtocolError(ErrorCode.ENHANCE_YOUR_CALM, f"over {MAX_SETTINGS_PER_SECOND} SETTINGS in a second")
+        # The last value of each parameter is the one that stays: no need to go through the streams for the others.
+        for key, value in dict(frames.read_settings(payload)).items():
             self._apply_setting(key, value)
         self.write(frames.frame(frames.SETTINGS, ACK, 0))
         self._send_unsent()
@@ -340,6 +381,7 @@ class Connection(Generic[S]):
                 stream.send_window += grow
                 if stream.send_window > MAX_WINDOW:
                     raise ProtocolError(ErrorCode.FLOW_CONTROL_ERROR, "a stream's window above 2^31-1")
+                self._unblock(stream)
         elif key == Setting.MAX_FRAME_SIZE:
             if not frames.MIN_MAX_FRAME_SIZE <= value <= frames.MAX_MAX_FRAME_SIZE:
                 raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "SETTINGS_MAX_FRAME_SIZE out of range")
@@ -395,6 +437,11 @@ class Connection(Generic[S]):
         stream.send_window += increment
         if stream.send_window > MAX_WINDOW:
             raise StreamError(stream_id, ErrorCode.FLOW_CONTROL_ERROR)
+        self._unblock(stream)
+
+    def _unblock(self, stream: S) -> None:
+        if stream.unsent is not None and stream.send_window > 0:
+            self._blocked[stream.id] = stream
 
     # Out.
 
@@ -409,12 +456,13 @@ class Connection(Generic[S]):
             self.loop.call_soon(self.flush)
 
     def flush(self) -> None:
-        """Write what is queued."""
+        """Write what is queued; after the end it goes nowhere."""
         self._flush_scheduled = False
-        if self._out and self.transport is not None:
+        if self._out:
             data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
             self._out.clear()
-            self.transport.write(data)
+            if self.transport is not None and not self.transport.is_closing():
+                self.transport.write(data)
 
     def send_body(self, stream: S, head: bytes, body: bytes, tail: bytes) -> None:
         """Send `head` (whole frames), then `body` as DATA as the peer's windows allow, then `tail` (whole frames).
@@ -422,7 +470,12 @@ class Connection(Generic[S]):
         With an empty `tail` the last DATA ends the stream. The frames are queued; call :meth:`flush_soon`.
         """
         size = len(body)
-        if size <= stream.send_window and size <= self._send_window and size <= self._peer_max_frame:
+        if (
+            size <= stream.send_window
+            and size <= self._send_window
+            and size <= self._peer_max_frame
+            and not self._write_paused
+        ):
             stream.send_window -= size
             self._send_window -= size
             self._out.append(head + frames.frame(frames.DATA, 0 if tail else END_STREAM, stream.id, body) + tail)
@@ -430,24 +483,24 @@ class Connection(Generic[S]):
             return
         self._out.append(head)
         stream.unsent = (memoryview(body), tail)
-        self._blocked[stream.id] = stream
+        self._unblock(stream)
         self._send_unsent()
 
     def _send_unsent(self) -> None:
-        """Send as much of the waiting bodies as the windows allow, a frame of each in turn."""
-        progress = True
-        while progress and self._send_window > 0 and not self._write_paused:
-            progress = False
-            for stream in list(self._blocked.values()):
-                progress = self._send_some(stream) or progress
+        """Send as much of the waiting bodies as the windows and the transport allow, a frame of each in turn."""
+        queued = 0
+        while self._blocked and self._send_window > 0 and not self._write_paused:
+            queued += self._send_some(self._blocked.popitem(last=False)[1])
+            if queued >= _WRITE_SIZE:
+                self.flush()
+                queued = 0
 
-    def _send_some(self, stream: S) -> bool:
-        if stream.unsent is None:
-            return False
+    def _send_some(self, stream: S) -> int:
+        """Queue one frame of a stream's body; returns its size."""
+        if stream.unsent is None or stream.send_window <= 0:
+            return 0
         body, tail = stream.unsent
         size = min(len(body), stream.send_window, self._send_window, self._peer_max_frame)
-        if size <= 0:
-            return False
         stream.send_window -= size
         self._send_window -= size
         last = size == len(body)
@@ -458,7 +511,8 @@ class Connection(Generic[S]):
             self._end_locally(stream)
         else:
             stream.unsent = (body[size:], tail)
-        return True
+            self._unblock(stream)
+        return size
 
     def end_stream(self, stream: S, last: bytes) -> None:
         """Queue `last`, whole frames that end our side of the stream."""
@@ -467,9 +521,7 @@ class Connection(Generic[S]):
 
     def _end_locally(self, stream: S) -> None:
         stream.local_ended = True
-        if stream.unsent is not None:
-            stream.unsent = None
-            del self._blocked[stream.id]
+        stream.unsent = None
         if stream.remote_ended:
             self._forget(stream)
         else:
@@ -496,7 +548,7 @@ class Connection(Generic[S]):
         self.streams.pop(stream.id, None)
         if stream.unsent is not None:
             stream.unsent = None
-            del self._blocked[stream.id]
+            self._blocked.pop(stream.id, None)
         self.stream_closed(stream)
 
     def stream_closed(self, stream: S) -> None:
@@ -525,7 +577,7 @@ class Connection(Generic[S]):
     # The transport's back pressure (asyncio.BaseProtocol calls these).
 
     def pause_writing(self) -> None:
-        """The peer does not read: hold bodies back, and take no further requests from it."""
+        """The peer does not read: hold bodies back."""
         self._write_paused = True
 
     def resume_writing(self) -> None:
