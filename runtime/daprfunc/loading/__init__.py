@@ -50,10 +50,13 @@ def load_app(
         importer.leave()
         raise
     switches = {name.lower(): value for name, value in app_settings.items()}
-    enabled = [candidate for candidate in candidates if not _is_disabled(candidate, switches)]
-    skipped = [
-        _note(candidate, "is disabled, so it is not loaded") for candidate in candidates if candidate not in enabled
-    ]
+    enabled: list[Candidate] = []
+    skipped: list[str] = []
+    for candidate in candidates:
+        if _is_disabled(candidate, switches):
+            skipped.append(_note(candidate, "is disabled, so it is not loaded"))
+        else:
+            enabled.append(candidate)
     loaded = [_load(candidate) for candidate in _with_name_problems(enabled)]
     return FunctionApp(
         directory=root,
