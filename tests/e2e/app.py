@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -31,10 +32,14 @@ class FunctionApp:
         env: Mapping[str, str] | None = None,
         port: int | None = None,
         python: str | Path = sys.executable,
+        trust: ssl.SSLContext | None = None,
     ) -> None:
+        """See :class:`FunctionApp`; `trust` is for an app that speaks TLS, and says which certificate is its own."""
         self.port = port or free_port()
         self.address = f"127.0.0.1:{self.port}"
-        self.http = httpx.Client(base_url=f"http://{self.address}", timeout=30, trust_env=False)
+        scheme = "https" if trust else "http"
+        url = f"{scheme}://{self.address}"
+        self.http = httpx.Client(base_url=url, timeout=30, trust_env=False, verify=trust or True)
         self._command = [python, "-m", "daprfunc", "start", directory, "--app-port", str(self.port), *arguments]
         self._env = env
         self._process: Process | None = None
@@ -83,6 +88,8 @@ def dapr_run(
     *,
     arguments: Sequence[str] = (),
     env: Mapping[str, str] | None = None,
+    trust: ssl.SSLContext | None = None,
+    daprd_env: Mapping[str, str] | None = None,
     **daprd: Any,
 ) -> Iterator[tuple[FunctionApp, Daprd]]:
     """Run the app in `directory` beside a daprd, as ``dapr run`` does; both are ready when the block begins.
@@ -92,10 +99,12 @@ def dapr_run(
         app_protocol: how daprd speaks to the app.
         arguments: more arguments of ``daprfunc start``.
         env: more environment of the app.
-        daprd: arguments of :class:`Daprd`, such as ``resources``.
+        trust: for an app that speaks TLS, see :class:`FunctionApp`.
+        daprd_env: environment of daprd.
+        daprd: more arguments of :class:`Daprd`, such as ``resources``.
     """
-    sidecar = Daprd(free_port(), app_protocol, **daprd)
+    sidecar = Daprd(free_port(), app_protocol, env=daprd_env, **daprd)
     environment = sidecar.app_environment | dict(env or {})
-    with FunctionApp(directory, *arguments, env=environment, port=sidecar.app_port) as app, sidecar:
+    with FunctionApp(directory, *arguments, env=environment, port=sidecar.app_port, trust=trust) as app, sidecar:
         sidecar.wait_until_ready()
         yield app, sidecar

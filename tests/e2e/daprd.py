@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import yaml
 
 from daprfunc.rpc.dapr_pb2_grpc import DaprStub
 from tests.e2e.build import DAPRD, Program
-from tests.e2e.processes import Process, answers, free_ports
+from tests.e2e.processes import Process, answers, free_ports, is_listening
 
 SAMPLE = re.compile(r"^(?P<name>\w+)(?:\{(?P<labels>.*)\})? (?P<value>\S+)$", re.MULTILINE)
 LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
@@ -41,6 +42,7 @@ class Daprd:
         app_protocol: how it speaks to its app.
         http_port: the port of its HTTP API.
         grpc_port: the port of its gRPC API.
+        sockets: the directory of its unix sockets, which then replace those two ports; None without.
         metrics_port: the port of its metrics.
         http: a client of its HTTP API.
         channel: a grpcio channel to its gRPC API.
@@ -57,12 +59,14 @@ class Daprd:
         extra_args: Sequence[str] = (),
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
+        sockets: Path | None = None,
     ) -> None:
         self.app_id = app_id
         self.app_port = app_port
         self.app_protocol = app_protocol
         self.http_port, self.grpc_port, self.metrics_port, internal_port = free_ports(4)
-        self.grpc_address = f"127.0.0.1:{self.grpc_port}"
+        self.sockets = sockets
+        self.grpc_address = f"unix:{self._socket('grpc')}" if sockets else f"127.0.0.1:{self.grpc_port}"
         options: dict[str, object] = {
             "app-id": app_id,
             "dapr-http-port": self.http_port,
@@ -80,14 +84,31 @@ class Daprd:
             options["resources-path"] = resources
         if config is not None:
             options["config"] = config
+        if sockets is not None:
+            options["unix-domain-socket"] = sockets
         self._arguments = [f"--{name}={value}" for name, value in options.items()] + list(extra_args)
         self._env = dict(env or {})
         self._cwd = cwd
         self._process: Process | None = None
-        self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.http_port}", timeout=30, trust_env=False)
+        self.http = httpx.Client(
+            base_url=f"http://127.0.0.1:{self.http_port}",
+            timeout=30,
+            trust_env=False,
+            transport=httpx.HTTPTransport(uds=self._socket("http")) if sockets else None,
+        )
         self._metrics = httpx.Client(base_url=f"http://127.0.0.1:{self.metrics_port}", timeout=30, trust_env=False)
         self.channel = grpc.insecure_channel(self.grpc_address, options=[("grpc.enable_http_proxy", 0)])
         self.stub: Any = DaprStub(self.channel)  # type: ignore[no-untyped-call]  # generated
+
+    def _socket(self, api: str) -> str:
+        return f"{self.sockets}/dapr-{self.app_id}-{api}.socket"
+
+    def _listens(self) -> bool:
+        """Whether its HTTP API accepts connections. (httpx leaves a socket open when a unix socket refuses.)"""
+        if self.sockets is None:
+            return is_listening(self.http_port)
+        with socket.socket(socket.AF_UNIX) as probe:
+            return probe.connect_ex(self._socket("http")) == 0
 
     @property
     def process(self) -> Process:
@@ -109,6 +130,8 @@ class Daprd:
             "DAPR_GRPC_PORT": str(self.grpc_port),
             "DAPR_METRICS_PORT": str(self.metrics_port),
         }
+        if self.sockets is not None:
+            environment["DAPR_GRPC_ENDPOINT"] = self.grpc_address
         if self.app_port is None:
             return environment
         app = {"APP_PORT": str(self.app_port), "APP_PROTOCOL": self.app_protocol, "APP_CHANNEL_ADDRESS": "127.0.0.1"}
@@ -123,6 +146,7 @@ class Daprd:
         """Start it and wait until its APIs serve (``/v1.0/healthz/outbound``)."""
         process = self.launch()
         try:
+            process.wait_until(self._listens, "its HTTP API", seconds)
             process.wait_until(lambda: answers(self.http, "/v1.0/healthz/outbound"), "outbound health", seconds)
         except AssertionError:
             process.kill()
@@ -204,6 +228,23 @@ def component(
 def configuration(**spec: Any) -> dict[str, Any]:
     """A Configuration resource with this ``spec``, for daprd's ``--config``."""
     return {"apiVersion": "dapr.io/v1alpha1", "kind": "Configuration", "metadata": {"name": "tests"}, "spec": spec}
+
+
+def resiliency(store: str, **policies: Any) -> dict[str, Any]:
+    """A Resiliency resource that applies `policies`, such as ``retry={...}``, to all calls of a secret store.
+
+    daprd looks for its kind in the first document of a file only.
+    """
+    kinds = {"retry": "retries", "timeout": "timeouts", "circuitBreaker": "circuitBreakers"}
+    return {
+        "apiVersion": "dapr.io/v1alpha1",
+        "kind": "Resiliency",
+        "metadata": {"name": "tests"},
+        "spec": {
+            "policies": {kinds[name]: {"tested": policy} for name, policy in policies.items()},
+            "targets": {"components": {store: {"outbound": dict.fromkeys(policies, "tested")}}},
+        },
+    }
 
 
 def write_resources(file: Path, *resources: Mapping[str, Any]) -> Path:

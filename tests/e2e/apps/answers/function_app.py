@@ -1,6 +1,7 @@
 """A function for each kind of answer that a caller can get."""
 
 import asyncio
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,6 +86,7 @@ def raises(payload):
 
 @invocable("Hangs")
 async def hangs(payload):
+    logging.info("Hangs was called")
     await asyncio.sleep(60)
 
 
