@@ -106,9 +106,13 @@ class Sidecar:
             raise _sidecar_error(error) from None
         return response
 
+    async def idle(self) -> None:
+        """Wait until no secret is being read."""
+        await self._secrets.idle()
+
     async def close(self) -> None:
         """Give up the reads under way and end the connection."""
-        await self._secrets.close()
+        await self._secrets.close(SidecarError(UNAVAILABLE, "the connection to the Dapr sidecar was closed"))
         await self._channel.close()
 
 

@@ -17,9 +17,10 @@ HOLD_SECONDS = 0.02
 class Coalescer(Generic[K, V]):
     """Lets callers share reads of the same key.
 
-    The first reader's read starts at once. Whoever asks while a read is under way shares the next one, which starts
-    when that read ends or after `hold` seconds, whichever is first. So every value was read after it was asked for,
-    and a key costs one read per round trip however many ask. Keys do not wait for each other.
+    The first reader's read starts at once; all that ask before it has begun share it. Whoever asks while a read is
+    under way shares the next one, which starts when that read ends or after `hold` seconds, whichever is first. So
+    every value was read after it was asked for, and a key costs one read per round trip however many ask. Keys do not
+    wait for each other.
     """
 
     def __init__(self, read: Callable[[K], Awaitable[V]], *, hold: float = HOLD_SECONDS) -> None:
@@ -27,7 +28,8 @@ class Coalescer(Generic[K, V]):
         self._hold = hold
         self._loop = asyncio.get_running_loop()
         self._keys: dict[K, _Key[V]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], list[asyncio.Future[V]]] = {}
+        self._closed: Exception | None = None
 
     def read(self, key: K) -> asyncio.Future[V]:
         """Return a future of the value of `key`, read after this call.
@@ -36,9 +38,13 @@ class Coalescer(Generic[K, V]):
         """
         future: asyncio.Future[V] = self._loop.create_future()
         state = self._keys.get(key)
-        if state is None:
+        if self._closed is not None:
+            future.set_exception(self._closed)
+        elif state is None:
             state = self._keys[key] = _Key()
             self._start(key, state, [future])
+        elif state.unbegun is not None:
+            state.unbegun.append(future)
         else:
             if not state.waiting:
                 state.timer = self._loop.call_later(self._hold, self._start_next, key, state)
@@ -47,9 +53,10 @@ class Coalescer(Generic[K, V]):
 
     def _start(self, key: K, state: _Key[V], readers: list[asyncio.Future[V]]) -> None:
         state.reads += 1
+        state.unbegun = readers
         task = self._loop.create_task(self._run(key, state, readers))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[task] = readers
+        task.add_done_callback(self._tasks.pop)
 
     def _start_next(self, key: K, state: _Key[V]) -> None:
         readers = [future for future in state.waiting if not future.done()]
@@ -61,17 +68,17 @@ class Coalescer(Generic[K, V]):
             self._start(key, state, readers)
 
     async def _run(self, key: K, state: _Key[V], readers: list[asyncio.Future[V]]) -> None:
+        state.unbegun = None
         try:
             value = await self._read(key)
         except asyncio.CancelledError:
-            for future in readers + state.waiting:
+            self._finish(key, state)
+            for future in readers:
                 future.cancel()
             raise
         except Exception as error:
             self._finish(key, state)
-            for future in readers:
-                if not future.done():
-                    future.set_exception(error)
+            _fail(readers, error)
         else:
             self._finish(key, state)
             for future in readers:
@@ -83,21 +90,44 @@ class Coalescer(Generic[K, V]):
         if state.waiting:
             self._start_next(key, state)
         if not state.reads:
-            del self._keys[key]
+            self._keys.pop(key, None)
 
-    async def close(self) -> None:
-        """Cancel the reads that are under way."""
-        for task in self._tasks:
+    async def idle(self) -> None:
+        """Wait until no read is under way."""
+        while self._tasks:
+            await asyncio.wait(list(self._tasks))
+
+    async def close(self, reason: Exception) -> None:
+        """Stop the reads under way; they and all later ones fail with `reason`."""
+        self._closed = reason
+        for state in self._keys.values():
+            if state.timer is not None:
+                state.timer.cancel()
+            _fail(state.waiting, reason)
+            state.waiting = []
+        tasks = list(self._tasks)
+        for task in tasks:
+            # Here and not in the task: one that has not begun never learns that it was cancelled.
+            _fail(self._tasks[task], reason)
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._keys.clear()
+
+
+def _fail(readers: list[asyncio.Future[V]], error: Exception) -> None:
+    for future in readers:
+        if not future.done():
+            future.set_exception(error)
 
 
 class _Key(Generic[V]):
     """What is under way for one key."""
 
-    __slots__ = ("reads", "timer", "waiting")
+    __slots__ = ("reads", "timer", "unbegun", "waiting")
 
     def __init__(self) -> None:
         self.reads = 0
+        # The readers of a read whose task has not run yet: it will begin after whatever is asked now.
+        self.unbegun: list[asyncio.Future[V]] | None = None
         self.waiting: list[asyncio.Future[V]] = []
         self.timer: asyncio.TimerHandle | None = None

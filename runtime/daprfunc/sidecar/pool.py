@@ -23,26 +23,33 @@ class Sidecars:
     """
 
     def __init__(self, endpoint: Endpoint, *, timeout: float, api_token: str | None) -> None:
+        self._endpoint = endpoint
         self._timeout = timeout
         self._others: OrderedDict[Endpoint, Sidecar] = OrderedDict()
-        self._closing: set[asyncio.Task[None]] = set()
+        self._retiring: dict[Sidecar, asyncio.Task[None]] = {}
         self.own = Sidecar(Channel(endpoint), timeout=timeout, api_token=api_token)
 
     def secrets(self, endpoint: Endpoint | None) -> Secrets:
-        """Return the sidecar at `endpoint`; None is the app's own."""
-        if endpoint is None:
+        """Return the sidecar at `endpoint`; None is the app's own. Use it at once: it may be closed when idle."""
+        if endpoint is None or endpoint == self._endpoint:
             return self.own
         sidecar = self._others.pop(endpoint, None) or Sidecar(Channel(endpoint), timeout=self._timeout)
         self._others[endpoint] = sidecar
         if len(self._others) > MAX_OTHERS:
             _, oldest = self._others.popitem(last=False)
-            task = asyncio.get_running_loop().create_task(oldest.close())
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
+            self._retiring[oldest] = asyncio.get_running_loop().create_task(self._retire(oldest))
         return sidecar
+
+    async def _retire(self, sidecar: Sidecar) -> None:
+        """Close a sidecar when nobody waits for it any more."""
+        await sidecar.idle()
+        await sidecar.close()
+        del self._retiring[sidecar]
 
     async def close(self) -> None:
         """End every connection."""
-        for sidecar in (self.own, *self._others.values()):
+        for task in self._retiring.values():
+            task.cancel()
+        await asyncio.gather(*self._retiring.values(), return_exceptions=True)
+        for sidecar in (self.own, *self._others.values(), *self._retiring):
             await sidecar.close()
-        await asyncio.gather(*self._closing)

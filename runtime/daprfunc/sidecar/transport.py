@@ -8,14 +8,15 @@ the first call after a restart of the sidecar succeeds, where grpc's would still
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
-import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NoReturn
 from urllib.parse import unquote
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from daprfunc.endpoint import Endpoint
 from daprfunc.http2 import frames
@@ -24,11 +25,19 @@ from daprfunc.http2.frames import END_HEADERS, ErrorCode, Setting
 
 # No more than one attempt to connect per this many seconds, so that a missing sidecar is not stormed.
 RECONNECT_SECONDS = 0.05
+# How long one attempt may take: packets to a host that is gone are lost without a word.
+CONNECT_SECONDS = 5.0
 # A peer that answers no PING for this long after a call's deadline passed is taken for dead.
 PING_SECONDS = 2.0
+# How long the end of a connection may take; a peer that does not read, or end its side of TLS, would hold it up.
+CLOSE_SECONDS = 0.25
+# How often a call is sent that the peer refuses before it looks at it.
+MAX_SENDS = 10
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
+# A server's own timer for the deadline may be this many seconds ahead of ours.
+_CLOCK_SECONDS = 0.01
 
-_CODES = {code.value[0]: code for code in grpc.StatusCode}
+_CODES = {b"%d" % code.value[0]: code for code in grpc.StatusCode}
 # gRPC over HTTP/2, "HTTP to gRPC status code mapping": for answers that come from a proxy and not from the sidecar.
 _HTTP_CODES = {
     b"400": grpc.StatusCode.INTERNAL,
@@ -40,6 +49,15 @@ _HTTP_CODES = {
     b"503": grpc.StatusCode.UNAVAILABLE,
     b"504": grpc.StatusCode.UNAVAILABLE,
 }
+
+# The same, for streams that were reset. What is not listed is INTERNAL.
+_RESET_CODES: dict[int, grpc.StatusCode] = {
+    ErrorCode.CANCEL: grpc.StatusCode.CANCELLED,
+    ErrorCode.ENHANCE_YOUR_CALM: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    ErrorCode.INADEQUATE_SECURITY: grpc.StatusCode.PERMISSION_DENIED,
+}
+_CLOSED = "the channel was closed"
+_HINT = "is the Dapr sidecar running, and is this its gRPC address (DAPR_GRPC_ENDPOINT or DAPR_GRPC_PORT)?"
 
 Metadata = Sequence[tuple[str, str]]
 
@@ -66,14 +84,17 @@ class _RefusedError(Exception):
 
 
 class Channel:
-    """A channel to one endpoint: at most one connection, made when a call needs it."""
+    """A channel to one endpoint, with a connection that is made when a call needs it."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
         self._loop = asyncio.get_running_loop()
         self._connection: _ClientConnection | None = None
+        # With those that take no further calls but have some to finish.
+        self._connections: set[_ClientConnection] = set()
         self._connecting: asyncio.Task[_ClientConnection] | None = None
         self._next_attempt = 0.0
+        self._closed = False
 
     def unary_unary(
         self,
@@ -91,7 +112,11 @@ class Channel:
         async def call(request: Any, *, timeout: float, metadata: Metadata = ()) -> Any:
             head = self._head(method, metadata, timeout)
             message = request_serializer(request)
-            return response_deserializer(await self._call(head, message, timeout))
+            response = await self._call(head, message, timeout)
+            try:
+                return response_deserializer(response)
+            except DecodeError:
+                _fail(grpc.StatusCode.INTERNAL, f"{self._endpoint} answered {method} with another message")
 
         return call
 
@@ -109,75 +134,103 @@ class Channel:
 
     async def _call(self, head: bytes, message: bytes, timeout: float) -> bytes:
         deadline = self._loop.time() + timeout
-        while True:
+        for _ in range(MAX_SENDS):
             connection = self._connection
             if connection is None or not connection.usable:
                 connection = await self._connect(deadline)
             try:
                 return await connection.call(head, message, deadline)
             except _RefusedError:
-                continue  # Bounded by the deadline, and by RECONNECT_SECONDS between connections.
+                continue
+        raise RpcError(grpc.StatusCode.UNAVAILABLE, f"{self._endpoint} refused the call {MAX_SENDS} times")
 
     async def _connect(self, deadline: float) -> _ClientConnection:
-        if self._connecting is None:
-            self._connecting = self._loop.create_task(self._open())
-            self._connecting.add_done_callback(self._connected)
-        # Shielded: one caller that leaves must not take the connection from those who wait with it.
-        attempt = asyncio.shield(self._connecting)
-        try:
-            return await asyncio.wait_for(attempt, max(0.0, deadline - self._loop.time()))
-        except asyncio.TimeoutError:
+        if self._closed:
+            _fail(grpc.StatusCode.UNAVAILABLE, _CLOSED)
+        attempt = self._connecting
+        if attempt is None:
+            attempt = self._connecting = self._loop.create_task(self._open())
+            attempt.add_done_callback(self._connected)
+        # One caller that leaves must not take the connection from those who wait with it: wait() cancels nothing.
+        await asyncio.wait({attempt}, timeout=max(0.0, deadline - self._loop.time()))
+        if not attempt.done():
             _fail(grpc.StatusCode.DEADLINE_EXCEEDED, f"no connection to {self._endpoint} before the deadline")
-        except OSError as error:
-            reason = error.strerror or str(error)
-            _fail(grpc.StatusCode.UNAVAILABLE, f"cannot connect to {self._endpoint}: {reason}")
+        if attempt.cancelled():
+            _fail(grpc.StatusCode.UNAVAILABLE, _CLOSED)
+        try:
+            connection = attempt.result()
+        except (OSError, ValueError, asyncio.TimeoutError) as error:  # (ValueError: uvloop, of a socket's path)
+            _fail(grpc.StatusCode.UNAVAILABLE, f"cannot connect to {self._endpoint}: {_reason(error)}; {_HINT}")
+        if connection.failure is not None:
+            _fail(grpc.StatusCode.UNAVAILABLE, connection.failure)
+        return connection
 
     def _connected(self, attempt: asyncio.Task[_ClientConnection]) -> None:
         self._connecting = None
-        if not attempt.cancelled() and attempt.exception() is None:
-            self._connection = attempt.result()
+        if attempt.cancelled() or attempt.exception() is not None:
+            return
+        connection = attempt.result()
+        self._connection = connection
+        self._connections.add(connection)
+        connection.ended.add_done_callback(lambda _: self._connections.discard(connection))
 
     async def _open(self) -> _ClientConnection:
-        wait = self._next_attempt - time.monotonic()
+        wait = self._next_attempt - self._loop.time()
         if wait > 0:
             await asyncio.sleep(wait)
-        self._next_attempt = time.monotonic() + RECONNECT_SECONDS
+        self._next_attempt = self._loop.time() + RECONNECT_SECONDS
+        return await asyncio.wait_for(self._dial(), CONNECT_SECONDS)
+
+    async def _dial(self) -> _ClientConnection:
+        endpoint = self._endpoint
+        if endpoint.path is not None:
+            _, connection = await self._loop.create_unix_connection(self._new_connection, endpoint.path)
+            return connection
         context = None
-        if self._endpoint.tls:
+        if endpoint.tls:
             context = ssl.create_default_context()
             context.set_alpn_protocols(["h2"])
-        if self._endpoint.path is not None:
-            _, connection = await self._loop.create_unix_connection(self._new_connection, self._endpoint.path)
-        else:
-            _, connection = await self._loop.create_connection(
-                self._new_connection, self._endpoint.host, self._endpoint.port, ssl=context
-            )
+        _, connection = await self._loop.create_connection(
+            self._new_connection, endpoint.host, endpoint.port, ssl=context
+        )
         return connection
 
     def _new_connection(self) -> _ClientConnection:
         return _ClientConnection(self._loop, str(self._endpoint))
 
     async def close(self) -> None:
-        """End the connection; calls under way fail."""
+        """End the connections; calls under way fail, and so does every later one."""
+        self._closed = True
         if self._connecting is not None:
             self._connecting.cancel()
-        if self._connection is not None:
-            self._connection.close()
+            await asyncio.wait({self._connecting})
+            # What the attempt has called back is scheduled before what continues here.
+        await asyncio.gather(*(connection.end() for connection in list(self._connections)))
 
 
 def _fail(code: grpc.StatusCode, details: str) -> NoReturn:
     raise RpcError(code, details) from None
 
 
+def _reason(error: Exception) -> str:
+    if isinstance(error, asyncio.TimeoutError):
+        return f"no answer within {CONNECT_SECONDS:g} s"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted: {error.verify_message}"
+    if isinstance(error, OSError) and not isinstance(error, ssl.SSLError) and (error.errno or 0) > 0:
+        return os.strerror(error.errno or 0)  # asyncio's own text repeats the address.
+    return str(error)
+
+
 class _Call(Stream):
     """A call under way."""
 
-    __slots__ = ("chunks", "future", "http_status", "message", "size", "status", "timer")
+    __slots__ = ("chunks", "deadline", "future", "http_status", "message", "size", "status")
 
-    def __init__(self, stream_id: int, send_window: int, future: asyncio.Future[bytes]) -> None:
+    def __init__(self, stream_id: int, send_window: int, future: asyncio.Future[bytes], deadline: float) -> None:
         super().__init__(stream_id, send_window)
         self.future = future
-        self.timer: asyncio.TimerHandle | None = None
+        self.deadline = deadline
         self.chunks: list[bytes] = []
         self.size = 0
         self.http_status = b""
@@ -186,13 +239,19 @@ class _Call(Stream):
 
 
 class _ClientConnection(Connection[_Call], asyncio.Protocol):
-    """The calling side of one connection."""
+    """The calling side of one connection.
+
+    Attributes:
+        ended: done when the transport has closed.
+        failure: why it ended, unless it came to a good end.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, peer: str) -> None:
         super().__init__(loop, {Setting.ENABLE_PUSH: 0, Setting.INITIAL_WINDOW_SIZE: 1_048_576})
+        self.ended: asyncio.Future[None] = loop.create_future()
+        self.failure: str | None = None
         self._peer = peer
         self._next_id = 1
-        self._lost = False
         self._going_away = False
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._ping_timer: asyncio.TimerHandle | None = None
@@ -200,7 +259,7 @@ class _ClientConnection(Connection[_Call], asyncio.Protocol):
     @property
     def usable(self) -> bool:
         """Whether a new call may use this connection."""
-        return not (self._lost or self.closing or self._going_away or self._next_id > frames.MAX_STREAM_ID)
+        return not (self.closing or self._going_away or self._next_id > frames.MAX_STREAM_ID)
 
     # asyncio's protocol.
 
@@ -214,13 +273,36 @@ class _ClientConnection(Connection[_Call], asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Fail the calls that were under way."""
-        self._lost = True
+        if not self.closing:
+            self.closing = True
+            self._fail_calls(f"the connection to {self._peer} was lost{self._doubt()}")
+        self.ended.set_result(None)
+
+    def close(self, code: ErrorCode = ErrorCode.NO_ERROR, reason: str = "") -> None:
+        """Say GOAWAY and close; calls under way fail."""
+        super().close(code, reason)
+        if code != ErrorCode.NO_ERROR:
+            self._fail_calls(f"{self._peer} broke HTTP/2: {reason}{self._doubt()}")
+
+    async def end(self) -> None:
+        """Close, and wait until it is closed."""
+        self.close()
+        self._fail_calls(_CLOSED)
+        await asyncio.wait({self.ended}, timeout=CLOSE_SECONDS)
+        if not self.ended.done():
+            self.abort()
+            await self.ended
+
+    def _doubt(self) -> str:
+        return "" if self._settings_seen else f" (it never spoke gRPC; {_HINT})"
+
+    def _fail_calls(self, reason: str) -> None:
+        self.failure = reason
         if self._ping_timer is not None:
             self._ping_timer.cancel()
-        reason = f"the connection to {self._peer} was lost"
         for call in list(self.streams.values()):
+            self._forget(call)
             self._settle(call, RpcError(grpc.StatusCode.UNAVAILABLE, reason))
-        self.streams.clear()
         self._admit()
 
     # Calls.
@@ -237,10 +319,10 @@ class _ClientConnection(Connection[_Call], asyncio.Protocol):
         if not self.usable:
             raise _RefusedError
         future: asyncio.Future[bytes] = self.loop.create_future()
-        call = _Call(self._next_id, self._peer_initial_window, future)
+        call = _Call(self._next_id, self._peer_initial_window, future, deadline)
         self._next_id += 2
         self.streams[call.id] = call
-        call.timer = self.loop.call_at(deadline, self._expire, call)
+        timer = self.loop.call_at(deadline, self._expire, call)
         self.write(frames.frame(frames.HEADERS, END_HEADERS, call.id, head))
         self.send_body(call, b"", b"\0" + len(message).to_bytes(4, "big") + message, b"")
         self.flush_soon()
@@ -252,35 +334,41 @@ class _ClientConnection(Connection[_Call], asyncio.Protocol):
                 self.flush_soon()
             raise
         finally:
-            call.timer.cancel()
+            timer.cancel()
 
     async def _room(self, deadline: float) -> None:
         waiter: asyncio.Future[None] = self.loop.create_future()
         self._waiting.append(waiter)
         try:
-            await asyncio.wait_for(waiter, max(0.0, deadline - self.loop.time()))
-        except asyncio.TimeoutError:
+            await asyncio.wait({waiter}, timeout=max(0.0, deadline - self.loop.time()))
+        except asyncio.CancelledError:
+            if not waiter.cancel():
+                self._admit()  # It was let in and leaves: the next one may have its place.
+            raise
+        if waiter.cancel():
             _fail(grpc.StatusCode.DEADLINE_EXCEEDED, f"{self._peer} took no further call before the deadline")
 
     def _admit(self) -> None:
-        while self._waiting and (len(self.streams) < self._peer_max_streams or not self.usable):
+        room = self._peer_max_streams - len(self.streams) if self.usable else len(self._waiting)
+        while self._waiting and room > 0:
             waiter = self._waiting.popleft()
             if not waiter.done():
                 waiter.set_result(None)
-                if self.usable:
-                    break
+                room -= 1
 
     def _expire(self, call: _Call) -> None:
         if call.closed:
             return
         self.reset(call.id, ErrorCode.CANCEL)
-        details = f"no answer from {self._peer} before the deadline"
-        self._settle(call, RpcError(grpc.StatusCode.DEADLINE_EXCEEDED, details))
+        self._settle(call, self._too_late())
         if self._ping_timer is None:
             # The peer may be gone without a word; if it is, the next calls must not wait for it as well.
             self.ping(b"deadline")
             self._ping_timer = self.loop.call_later(PING_SECONDS, self._give_up)
         self.flush_soon()
+
+    def _too_late(self) -> RpcError:
+        return RpcError(grpc.StatusCode.DEADLINE_EXCEEDED, f"no answer from {self._peer} before the deadline")
 
     def ping_acknowledged(self, payload: bytes) -> None:
         """The peer is alive."""
@@ -289,8 +377,8 @@ class _ClientConnection(Connection[_Call], asyncio.Protocol):
             self._ping_timer = None
 
     def _give_up(self) -> None:
-        self.close(ErrorCode.NO_ERROR, "no answer to PING")
-        self.connection_lost(None)
+        self.abort()  # Nobody would read a GOAWAY.
+        self._fail_calls(f"{self._peer} gave no sign of life")
 
     def _settle(self, call: _Call, outcome: bytes | Exception) -> None:
         if not call.future.done():
@@ -348,25 +436,35 @@ class _ClientConnection(Connection[_Call], asyncio.Protocol):
             code = _HTTP_CODES.get(call.http_status, grpc.StatusCode.UNKNOWN)
             return RpcError(code, f"{self._peer} answered without a gRPC status (HTTP status {status or 'missing'})")
         if call.status != b"0":
-            code = _CODES.get(int(call.status) if call.status.isdigit() else -1, grpc.StatusCode.UNKNOWN)
+            code = _CODES.get(call.status, grpc.StatusCode.UNKNOWN)
             return RpcError(code, unquote(call.message.decode("ascii", "replace")))
         body = call.chunks[0] if len(call.chunks) == 1 else b"".join(call.chunks)
         if len(body) < 5 or body[0] != 0 or int.from_bytes(body[1:5], "big") != len(body) - 5:
-            return RpcError(grpc.StatusCode.INTERNAL, f"{self._peer} answered with what is not one gRPC message")
+            what = "a compressed message, which we do not take" if body[:1] == b"\1" else "what is not one gRPC message"
+            return RpcError(grpc.StatusCode.INTERNAL, f"{self._peer} answered with {what}")
         return body[5:]
 
     def stream_reset(self, stream: _Call, code: int) -> None:
         """The server gave the call up."""
         if code == ErrorCode.REFUSED_STREAM:
             self._settle(stream, _RefusedError())
+        elif code == ErrorCode.CANCEL and stream.deadline - self.loop.time() < _CLOCK_SECONDS:
+            self._settle(stream, self._too_late())
         else:
             name = ErrorCode(code).name if code in ErrorCode.__members__.values() else str(code)
-            self._settle(stream, RpcError(grpc.StatusCode.UNAVAILABLE, f"{self._peer} reset the call ({name})"))
+            status = _RESET_CODES.get(code, grpc.StatusCode.INTERNAL)
+            self._settle(stream, RpcError(status, f"{self._peer} reset the call ({name})"))
 
     def stream_closed(self, stream: _Call) -> None:
         """A call ended: another may begin."""
         if self._waiting:
             self._admit()
+        if not self.usable and not self.streams:
+            self.close()
+
+    def _on_settings(self, flags: int, stream_id: int, payload: bytes) -> None:
+        super()._on_settings(flags, stream_id, payload)
+        self._admit()
 
     def goaway_received(self, last_stream_id: int, code: int) -> None:
         """Finish what the server took, send the rest elsewhere."""

@@ -110,5 +110,4 @@ def mismatches(port: int, protocol: str, address: str, app: AppAddress) -> Itera
 
 
 def _same_host(one: str, other: str) -> bool:
-    loopback = ("localhost", "127.0.0.1")
-    return one == other or (one in loopback and other in loopback)
+    return one == other or any({one, other} == {"localhost", address} for address in ("127.0.0.1", "::1"))
