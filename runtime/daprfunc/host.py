@@ -38,7 +38,7 @@ T = TypeVar("T")
 # How long the embedded sidecar may take to end calls when the app has ended.
 _SIDECAR_GRACE = 1.0
 # How long the process may take to end after its invocations have, or were given up.
-_EXIT_SECONDS = 5.0
+_EXIT_SECONDS = 3.0
 _ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1", "localhost": "127.0.0.1"}  # noqa: S104 (compared, not bound)
 
 
