@@ -1,0 +1,5 @@
+import json
+
+
+def main(payload, secret):
+    return json.loads(secret)
