@@ -13,6 +13,7 @@ from daprfunc.bindings.service_invocation import ServiceInvocationTrigger
 from daprfunc.dispatch import Dispatcher, Limits
 from daprfunc.errors import Problem
 from daprfunc.executor import Executor
+from daprfunc.expressions import ExpressionError, resolve_settings
 from daprfunc.model import Binding, BrokenFunction, Function, FunctionApp
 from daprfunc.plan import Plan
 
@@ -44,7 +45,12 @@ def compile_app(
     for sharing in plans.values():
         if len(sharing) > 1:
             broken.extend(_same_route(plan, sharing) for plan in sharing)
-    return Dispatcher({route: sharing[0] for route, sharing in plans.items() if len(sharing) == 1}, broken, limits)
+    return Dispatcher(
+        {route: sharing[0] for route, sharing in plans.items() if len(sharing) == 1},
+        limits,
+        broken=broken,
+        reasons=_reasons(broken, app_settings),
+    )
 
 
 def _compile(
@@ -84,3 +90,21 @@ def _same_route(plan: Plan, sharing: list[Plan]) -> BrokenFunction:
     message = f"its route '{plan.route}' is also that of {others} (case is ignored); give each its own methodName"
     function = plan.function
     return BrokenFunction(function.name, (Problem(message, function.script, function.name),), function.bindings)
+
+
+def _reasons(broken: Iterable[BrokenFunction], app_settings: Mapping[str, str]) -> dict[str, str]:
+    reasons: dict[str, list[str]] = defaultdict(list)
+    for function in broken:
+        text = f"function '{function.name}' did not load: " + "; ".join(map(str, function.problems))
+        reasons[_route(function, app_settings)].append(text)
+    return {route: "; ".join(texts) for route, texts in reasons.items()}
+
+
+def _route(function: BrokenFunction, app_settings: Mapping[str, str]) -> str:
+    """Return the route that a function would have, as far as that can be told."""
+    method = next((each.properties.get("methodname") for each in function.bindings if each.is_trigger), None)
+    try:
+        route = resolve_settings(method, app_settings) if isinstance(method, str) else ""
+    except ExpressionError:
+        route = ""
+    return (route.strip("/") or function.name).lower()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 import traceback
 import uuid
@@ -15,6 +16,10 @@ from azure.functions._abc import RetryContext, RpcException, TraceContext
 if TYPE_CHECKING:
     from daprfunc.invocation import Invocation
     from daprfunc.model import Function
+
+
+# Later versions may have more after the flags. An id of zeros is none.
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?![0-9a-f])")
 
 
 class InvocationContext:
@@ -40,8 +45,8 @@ class InvocationContext:
     @cached_property
     def trace_id(self) -> str:
         """The trace id of the caller's ``traceparent`` (W3C Trace Context: version-traceid-parentid-flags)."""
-        parts = self._invocation.header(b"traceparent").split("-")
-        return parts[1] if len(parts) >= 4 and len(parts[1]) == 32 else ""
+        found = _TRACEPARENT.match(self._invocation.header(b"traceparent"))
+        return found[1] if found else ""
 
     def for_user(self, attempt: int, max_retry_count: int, failure: BaseException | None) -> func.Context:
         """Return what a ``context`` parameter gets.

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from daprfunc.deadlines import Deadlines
@@ -46,17 +47,30 @@ class Limits:
 class Dispatcher:
     """The compiled app: finds the plan for a route and runs it within the limits.
 
+    Args:
+        plans: the functions that can be called, by route in lower case.
+        limits: bounds invocations.
+        broken: the functions that cannot be called.
+        reasons: why not, by the route that they would have, in lower case.
+
     Attributes:
         plans: the functions that can be called, by route in lower case.
-        broken: those that cannot, with the reasons.
+        broken: those that cannot.
         in_flight: how many invocations run.
     """
 
-    def __init__(self, plans: Mapping[str, Plan], broken: Sequence[BrokenFunction], limits: Limits) -> None:
+    def __init__(
+        self,
+        plans: Mapping[str, Plan],
+        limits: Limits,
+        *,
+        broken: Sequence[BrokenFunction] = (),
+        reasons: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self.plans = plans
         self.broken = broken
         self.in_flight = 0
-        self._reasons = {_route(function): _reason(function) for function in broken}
+        self._reasons = reasons
         self._limit = limits.max_concurrency
         self._deadlines = Deadlines(limits.function_timeout)
         self._timeout = limits.function_timeout
@@ -122,16 +136,3 @@ class Dispatcher:
         while self.in_flight:
             self._idle.clear()
             await self._idle.wait()
-
-
-def _route(function: BrokenFunction) -> str:
-    """Return the route that a function would have, as far as it can be told without compiling it."""
-    for binding in function.bindings:
-        method = binding.properties.get("methodname")
-        if binding.is_trigger and isinstance(method, str) and method:
-            return method.strip("/").lower()
-    return function.name.lower()
-
-
-def _reason(function: BrokenFunction) -> str:
-    return f"function '{function.name}' did not load: " + "; ".join(map(str, function.problems))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import sys
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
@@ -17,8 +18,12 @@ Call = Callable[[Mapping[str, Any]], Awaitable[object]]
 """Takes a function's arguments by name; awaiting it gives the result or raises what the function raised."""
 
 
-class FunctionExitError(Exception):
-    """The function called ``sys.exit``: it ends the invocation, not the runtime."""
+class FunctionRaised(Exception):  # noqa: N818 - it is no error of ours
+    """Carries what a function raised, as its cause, where to raise that itself would mean something else.
+
+    ``StopIteration`` would end the coroutine that awaits the function, and ``CancelledError`` would say that somebody
+    has cancelled the invocation.
+    """
 
 
 class Executor:
@@ -42,16 +47,47 @@ class Executor:
         self._threads.close()
 
 
-async def _call_async(function: Callable[..., Any], arguments: Mapping[str, Any]) -> object:
-    try:
-        return await function(**arguments)
-    except (SystemExit, KeyboardInterrupt) as error:
-        raise FunctionExitError(f"it called sys.exit({_exit_code(error)})") from error
+if sys.version_info >= (3, 11):
 
+    async def _call_async(function: Callable[..., Any], arguments: Mapping[str, Any]) -> object:
+        try:
+            return await function(**arguments)
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            raise FunctionRaised from error
 
-def _exit_code(error: BaseException) -> str:
-    code = getattr(error, "code", None)
-    return str(code) if isinstance(code, int) else ""
+else:
+
+    async def _call_async(function: Callable[..., Any], arguments: Mapping[str, Any]) -> object:
+        # Here a task cannot tell whether it was cancelled. So the function has one of its own: if that alone ends
+        # cancelled, the function did it.
+        task = asyncio.ensure_future(_outcome(function, arguments))
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError:
+            task.cancel()
+            await asyncio.wait({task})
+            if task.cancelled():
+                raise
+        try:
+            result, error = task.result()
+        except asyncio.CancelledError as cancelled:
+            raise FunctionRaised from cancelled
+        if error is not None:
+            raise error
+        return result
+
+    async def _outcome(
+        function: Callable[..., Any], arguments: Mapping[str, Any]
+    ) -> tuple[object, BaseException | None]:
+        try:
+            return await function(**arguments), None
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # (SystemExit would end the loop if it ended a task)
+            return None, error
 
 
 class _Job:
@@ -73,8 +109,6 @@ class _Job:
     def run(self) -> None:
         try:
             self.result = self.context.run(self.function, **self.arguments)
-        except (SystemExit, KeyboardInterrupt) as error:
-            self.error = FunctionExitError(f"it called sys.exit({_exit_code(error)})")
         except BaseException as error:  # (the function's caller gets it, whatever it is)
             self.error = error
 
@@ -83,11 +117,10 @@ class _Job:
             return
         if self.error is None:
             self.future.set_result(self.result)
-        elif isinstance(self.error, StopIteration):
-            # A future refuses StopIteration: it would end the coroutine that awaits it.
-            failure = RuntimeError("the function raised StopIteration")
-            failure.__cause__ = self.error
-            self.future.set_exception(failure)
+        elif isinstance(self.error, (StopIteration, asyncio.CancelledError)):
+            carrier = FunctionRaised()
+            carrier.__cause__ = self.error
+            self.future.set_exception(carrier)
         else:
             self.future.set_exception(self.error)
 

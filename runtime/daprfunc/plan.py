@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
 
 from daprfunc import logs
-from daprfunc.bindings import Input, Trigger
+from daprfunc.bindings import Fetch, Input, Trigger
 from daprfunc.context import InvocationContext
 from daprfunc.conversion import encode_result
 from daprfunc.errors import AppError, CallerError, InvocationError
-from daprfunc.executor import Call
+from daprfunc.executor import Call, FunctionRaised
 from daprfunc.invocation import Invocation, Reply
 from daprfunc.model import Function, Retry
 from daprfunc.payload import Payload
 
 log = logging.getLogger(__name__)
+
+_OWN_FILES = str(Path(__file__).parent) + os.sep
 
 
 class Plan:
@@ -80,12 +83,15 @@ class Plan:
         except asyncio.CancelledError:
             raise
         except BaseException as error:
-            raise self._function_failed(error) from error
+            raised = error.__cause__ if isinstance(error, FunctionRaised) and error.__cause__ else error
+            raise self._function_failed(raised) from raised
         return Reply(*encode_result(result))
 
     async def _fetch(self, payload: Payload, arguments: dict[str, object]) -> None:
-        fetches = [(name, source.start(payload)) for name, source in self._inputs]
+        fetches: list[tuple[str, Fetch]] = []
         try:
+            for name, source in self._inputs:
+                fetches.append((name, source.start(payload)))
             for name, fetch in fetches:
                 arguments[name] = fetch.convert(await fetch.future)
         except BaseException:
@@ -98,17 +104,29 @@ class Plan:
 
     def _function_failed(self, error: BaseException) -> AppError:
         where = f"{self.function.script}: function '{self.function.name}'"
-        log.error("%s raised:\n%s", where, _user_traceback(error, self.function.script))
+        log.error("%s raised:\n%s", where, _user_traceback(error))
         # The text of the .NET extension, which callers may look for.
-        return AppError(f"Function invocation failed: {type(error).__name__}: {error}")
+        return AppError(f"Function invocation failed: {type(error).__name__}: {_text(error)}")
 
 
-def _user_traceback(error: BaseException, script: Path) -> str:
-    """Return the traceback without the runtime's own frames, which tell a user nothing."""
-    frames = traceback.extract_tb(error.__traceback__)
-    first = next((at for at, frame in enumerate(frames) if frame.filename == str(script)), 0)
-    lines = traceback.format_list(frames[first:]) + traceback.format_exception_only(type(error), error)
-    return "".join(lines).rstrip()
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # (it is the user's code that says what it says)
+        return "(its text cannot be had)"
+
+
+def _user_traceback(error: BaseException) -> str:
+    """Return the traceback without the runtime's own frames before the user's, which tell a user nothing."""
+    shown = traceback.TracebackException.from_exception(error)
+    parts = [shown]
+    while parts:
+        part = parts.pop()
+        while part.stack and part.stack[0].filename.startswith(_OWN_FILES):
+            del part.stack[0]
+        inner = (part.__cause__, part.__context__, *(getattr(part, "exceptions", None) or ()))
+        parts.extend(each for each in inner if each is not None)
+    return "".join(shown.format()).rstrip()
 
 
 def _delay(retry: Retry, attempt: int) -> float:

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from daprfunc.bindings.base import BindingError, Declaration, Input, Trigger
+from daprfunc.bindings.base import BindingError, Declaration, Fetch, Input, Trigger
 from daprfunc.bindings.secret import SecretInput
 from daprfunc.bindings.service_invocation import ServiceInvocationTrigger
 
-__all__ = ["INPUTS", "TRIGGERS", "BindingError", "Declaration", "Input", "Trigger"]
+__all__ = ["INPUTS", "TRIGGERS", "BindingError", "Declaration", "Fetch", "Input", "Trigger"]
 
 TRIGGERS: Mapping[str, type[ServiceInvocationTrigger]] = MappingProxyType(
     {kind.type_name.lower(): kind for kind in (ServiceInvocationTrigger,)}

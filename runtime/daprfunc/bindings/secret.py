@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from daprfunc.bindings.base import BindingError, Declaration, Fetch
 from daprfunc.conversion import UnsupportedAnnotation, secret_reader
-from daprfunc.endpoint import Endpoint, parse_endpoint
+from daprfunc.endpoint import Endpoint, parse_endpoint, quoted
 from daprfunc.errors import CallerError
 from daprfunc.expressions import ExpressionError, Template, compile_metadata, compile_template
 from daprfunc.payload import Payload
@@ -109,9 +109,9 @@ def _template(declaration: Declaration, name: str, *, required: bool = False) ->
 def _endpoint(address: str | None) -> Endpoint | None:
     if not address:
         return None
-    if address.startswith("http://"):
+    if address.lower().startswith("http://"):
         raise ValueError(
-            f"daprAddress '{address}' is an HTTP address; secrets are read over gRPC here: "
+            f"daprAddress {quoted(address)} is an HTTP address; secrets are read over gRPC here: "
             "write host:port of the sidecar's gRPC API (DAPR_GRPC_PORT), or leave daprAddress out"
         )
     return parse_endpoint(address)
