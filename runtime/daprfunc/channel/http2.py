@@ -25,8 +25,9 @@ MAX_BUFFERED = 64 * 2**20
 MAX_BUFFERED_REQUESTS = 16
 # How long a caller may take to read that we are leaving, before the streams that it has opened are taken to be all.
 GOAWAY_SECONDS = 1.0
-# Bytes of an error's text before it is encoded: header blocks must fit in one frame.
-MAX_MESSAGE = 4_096
+# Bytes of an error's text before it is encoded, which may triple it: gRPC's C core takes 8 KiB of trailers, and then
+# begins to throw some away.
+MAX_MESSAGE = 2_048
 
 _GRPC_HEAD = b"\x88" + frames.field(b"content-type", b"application/grpc")
 _DRAINING = b"draining"
@@ -286,7 +287,7 @@ class Http2Connection(Connection[_Request], asyncio.Protocol):
             self.send_body(stream, head, body, tail)
             if stream.unsent is not None:
                 self._progress = self.loop.time()
-        self.flush_soon()
+        self.flush()
 
     # What the server asks of each connection.
 
