@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 PACKAGES = ("azure-functions-runtime==1.3.0", "azure-functions==2.3.0", "protobuf==5.29.5")
 VENV = CACHE / "azure-runtime"
-SECRETS = dict.fromkeys(("store", "localsecretstore"), {"my-secret": json.loads(SECRET_JSON)})
+SECRETS = {store: {"my-secret": json.loads(SECRET_JSON)} for store in ("store", "localsecretstore")}
 DIFFERENCES = Path(__file__).parents[2] / "docs" / "azure-runtime.md"
 
 

@@ -21,6 +21,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.kubernetes, pytest.mark.timeout(180)]
 
 APPS = Path(__file__).parent / "apps"
 CALLERS = (over_http, over_grpc)
+Running = tuple[str, dict[str, Daprd]]
 RETRIES = 3
 
 
@@ -44,7 +45,7 @@ def write_store(kubernetes: Kubernetes, user: str, directory: Path) -> Path:
 @pytest.fixture(scope="module", params=["http", "grpc"])
 def running(
     request: pytest.FixtureRequest, kubernetes: Kubernetes, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[str, dict[str, Daprd]]]:
+) -> Iterator[Running]:
     """The app beside a daprd for each user: app protocol, user -> daprd."""
     with ExitStack() as stack:
         sidecars = {}
@@ -67,9 +68,7 @@ def read_key(key: str, namespace: str) -> Call:
         pytest.param(read_key("my-secret", "second"), {"user": "u", "password": "p\n"}, id="a second namespace"),
     ],
 )
-def test_value_arrives(
-    running: tuple[str, dict[str, Daprd]], caller: Caller, call: Call, value: dict[str, str]
-) -> None:
+def test_value_arrives(running: Running, caller: Caller, call: Call, value: dict[str, str]) -> None:
     answer = caller(running[1]["reader"], call)
     assert answer.status in {200, grpc.StatusCode.OK}
     assert json.loads(answer.body) == value
@@ -104,16 +103,14 @@ def test_v1_app(kubernetes: Kubernetes, tmp_path: Path) -> None:
         ),
     ],
 )
-def test_failures(
-    running: tuple[str, dict[str, Daprd]], caller: Caller, user: str, key: str, namespace: str, reason: str
-) -> None:
+def test_failures(running: Running, caller: Caller, user: str, key: str, namespace: str, reason: str) -> None:
     app_protocol, sidecars = running
     text = f"failed getting secret with key {key} from secret store kubernetes: {reason}"
     failure = Failure(500, grpc.StatusCode.INTERNAL, text)
     assert caller(sidecars[user], read_key(key, namespace)) == expected(failure, app_protocol, caller)
 
 
-def test_a_changed_secret_is_read_anew(kubernetes: Kubernetes, running: tuple[str, dict[str, Daprd]]) -> None:
+def test_a_changed_secret_is_read_anew(kubernetes: Kubernetes, running: Running) -> None:
     daprd, name = running[1]["reader"], f"rotated-{running[0]}"
     kubernetes.create_secret("default", name, {"version": "1"})
     assert over_http(daprd, read_key(name, "default")).body == b'{"version":"1"}'
