@@ -156,7 +156,7 @@ class Host:
         server = Server(assembly.app, tls=tls)
         await _listen(server, listener, settings)
         host, port = listener.getsockname()[:2]
-        with Watchdog():
+        with Watchdog(assembly.functions.functions):
             count = len(assembly.dispatcher.plans)
             log.info("ready: %d function(s) on %s (HTTP and gRPC)", count, Endpoint(host, port))
             watching = asyncio.create_task(self._watch_sidecar(sidecars, endpoint, listener))

@@ -7,13 +7,14 @@ none comes.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import sys
 import threading
-from collections.abc import Iterator
-from types import FrameType, TracebackType
+from collections.abc import Iterable, Iterator
+from types import CodeType, FrameType, TracebackType
 
-from daprfunc.plan import Plan
+from daprfunc.model import Function
 
 log = logging.getLogger(__name__)
 
@@ -25,11 +26,15 @@ class Watchdog:
     """Watches the running loop while its ``with`` block lasts.
 
     Args:
+        functions: those that may run on it.
         limit: seconds without a sign of life that are worth a warning.
         interval: seconds between two questions.
     """
 
-    def __init__(self, *, limit: float = LIMIT_SECONDS, interval: float = INTERVAL_SECONDS) -> None:
+    def __init__(
+        self, functions: Iterable[Function], *, limit: float = LIMIT_SECONDS, interval: float = INTERVAL_SECONDS
+    ) -> None:
+        self._functions = {_code(function): function for function in functions}
         self._limit = limit
         self._interval = interval
         self._loop = asyncio.get_running_loop()
@@ -62,20 +67,25 @@ class Watchdog:
 
     def _warn(self) -> None:
         frames = list(_stack(sys._current_frames().get(self._loop_thread)))
-        plan = next(filter(None, map(_plan, frames)), None)
-        script = str(plan.function.script) if plan else ""
-        here = next((frame for frame in frames if frame.f_code.co_filename == script), frames[0] if frames else None)
-        where = f"{here.f_code.co_filename}:{here.f_lineno}" if here else "an unknown place"
-        if plan is None:
-            log.warning("the event loop has been blocked for %g s at %s; no invocation proceeds", self._limit, where)
-        else:
-            log.warning(
-                "function '%s' has blocked the event loop for %g s at %s, so no other invocation proceeds; make it a "
-                "plain def, which runs in a thread, or await what it waits for",
-                plan.function.name,
-                self._limit,
-                where,
-            )
+        function = next(filter(None, (self._functions.get(frame.f_code) for frame in frames)), None)
+        if function is None:
+            place = _place(frames[:1])
+            log.warning("the event loop has been blocked for %g s at %s; no invocation proceeds", self._limit, place)
+            return
+        # The innermost line of the function's own file: that of a library would not tell the user much.
+        own = [frame for frame in frames if frame.f_code.co_filename == str(function.script)]
+        log.warning(
+            "function '%s' has blocked the event loop for %g s at %s, so no other invocation proceeds; make it a "
+            "plain def, which runs in a thread, or await what it waits for",
+            function.name,
+            self._limit,
+            _place(own or frames),
+        )
+
+
+def _code(function: Function) -> CodeType | None:
+    """Return what a frame that runs the function runs, whatever it is wrapped in."""
+    return getattr(inspect.unwrap(function.call), "__code__", None)
 
 
 def _stack(frame: FrameType | None) -> Iterator[FrameType]:
@@ -85,9 +95,5 @@ def _stack(frame: FrameType | None) -> Iterator[FrameType]:
         frame = frame.f_back
 
 
-def _plan(frame: FrameType) -> Plan | None:
-    """Return the plan if this is a frame of one of its methods."""
-    if frame.f_globals.get("__name__") != Plan.__module__:
-        return None
-    holder = frame.f_locals.get("self")
-    return holder if isinstance(holder, Plan) else None
+def _place(frames: list[FrameType]) -> str:
+    return f"{frames[0].f_code.co_filename}:{frames[0].f_lineno}" if frames else "an unknown place"

@@ -12,7 +12,7 @@ from daprfunc.channel.app import App
 from daprfunc.channel.web import HttpResponse
 from daprfunc.errors import INTERNAL, OVERLOADED, InvocationError
 from daprfunc.http2 import frames
-from daprfunc.http2.connection import Connection, Headers, Rate, Stream, StreamError
+from daprfunc.http2.connection import MAX_HEADER_BYTES, STREAM_WINDOW, Connection, Headers, Rate, Stream, StreamError
 from daprfunc.http2.frames import END_HEADERS, END_STREAM, ErrorCode, Setting
 
 MAX_STREAMS = 4_096
@@ -65,8 +65,8 @@ class Http2Connection(Connection[_Request], asyncio.Protocol):
     """One caller's connection."""
 
     def __init__(self, app: App, loop: asyncio.AbstractEventLoop, left: Callable[[Http2Connection], None]) -> None:
-        own = {Setting.MAX_CONCURRENT_STREAMS: MAX_STREAMS, Setting.INITIAL_WINDOW_SIZE: 1_048_576}
-        super().__init__(loop, {**own, Setting.MAX_HEADER_LIST_SIZE: 65_536})
+        own = {Setting.MAX_CONCURRENT_STREAMS: MAX_STREAMS, Setting.INITIAL_WINDOW_SIZE: STREAM_WINDOW}
+        super().__init__(loop, {**own, Setting.MAX_HEADER_LIST_SIZE: MAX_HEADER_BYTES})
         self._app = app
         self._left = left
         self._running: set[asyncio.Task[None]] = set()

@@ -101,12 +101,13 @@ class StreamError(Exception):
 class Stream:
     """One stream's state on the wire; roles add what they know of it."""
 
-    __slots__ = ("closed", "id", "local_ended", "receive_window", "remote_ended", "send_window", "unsent")
+    __slots__ = ("closed", "id", "local_ended", "received", "remote_ended", "send_window", "unsent")
 
     def __init__(self, stream_id: int, send_window: int) -> None:
         self.id = stream_id
         self.send_window = send_window
-        self.receive_window = STREAM_WINDOW
+        # Bytes of DATA that the peer has not yet been given new room for.
+        self.received = 0
         self.remote_ended = False
         self.local_ended = False
         self.closed = False
@@ -128,7 +129,6 @@ class Connection(Generic[S]):
         self._own_settings = own_settings
         self._decoder = Decoder(MAX_HEADER_BYTES)
         self._out: list[bytes] = []
-        self._flush_scheduled = False
         self._write_paused = False
         self._rest = b""
         self._settings_seen = False
@@ -136,7 +136,7 @@ class Connection(Generic[S]):
         self._block: tuple[int, int, bytearray] | None = None
         self._last_peer_stream = 0
         self._send_window = frames.DEFAULT_WINDOW
-        self._receive_window = CONNECTION_WINDOW
+        self._received = 0
         self._peer_initial_window = frames.DEFAULT_WINDOW
         self._peer_max_frame = frames.MIN_MAX_FRAME_SIZE
         self._peer_max_streams = frames.MAX_STREAM_ID
@@ -196,8 +196,7 @@ class Connection(Generic[S]):
             self._parse(self._rest + data if self._rest else data)
         except ProtocolError as error:
             self.close(error.code, str(error))
-        if self._out and not self._flush_scheduled:
-            self.flush()
+        self.flush()
 
     def _parse(self, data: bytes) -> None:
         position, size = 0, len(data)
@@ -232,26 +231,24 @@ class Connection(Generic[S]):
             self.stream_reset(stream, error.code)
 
     def _on_data(self, flags: int, stream_id: int, payload: bytes) -> None:
+        # Windows grow as data arrives, so that no peer can be found to send more than they allow. What bounds a request
+        # is its role's business.
         size = len(payload)
-        self._receive_window -= size
-        if self._receive_window < 0:
-            raise ProtocolError(ErrorCode.FLOW_CONTROL_ERROR, "more DATA than the connection's window allows")
-        if self._receive_window < CONNECTION_WINDOW // 2:
-            self.write(frames.window_update(0, CONNECTION_WINDOW - self._receive_window))
-            self._receive_window = CONNECTION_WINDOW
+        self._received += size
+        if self._received > CONNECTION_WINDOW // 2:
+            self.write(frames.window_update(0, self._received))
+            self._received = 0
         stream = self._known_stream(stream_id, "DATA")
         if stream is None:
             return
         if stream.remote_ended:
             raise StreamError(stream_id, ErrorCode.STREAM_CLOSED)
-        stream.receive_window -= size
-        if stream.receive_window < 0:
-            raise StreamError(stream_id, ErrorCode.FLOW_CONTROL_ERROR)
         ended = bool(flags & END_STREAM)
         stream.remote_ended = ended
-        if not ended and stream.receive_window < STREAM_WINDOW // 2:
-            self.write(frames.window_update(stream_id, STREAM_WINDOW - stream.receive_window))
-            stream.receive_window = STREAM_WINDOW
+        stream.received += size
+        if stream.received > STREAM_WINDOW // 2 and not ended:
+            self.write(frames.window_update(stream_id, stream.received))
+            stream.received = 0
         self.data_received_on(stream, _unpadded(payload) if flags & PADDED else payload, ended=ended)
 
     def _known_stream(self, stream_id: int, what: str) -> S | None:
@@ -449,15 +446,8 @@ class Connection(Generic[S]):
         """Queue bytes for the next write. Queued bytes go out together, once per turn of the loop."""
         self._out.append(data)
 
-    def flush_soon(self) -> None:
-        """Write what is queued when the loop has run everything that is ready now."""
-        if not self._flush_scheduled:
-            self._flush_scheduled = True
-            self.loop.call_soon(self.flush)
-
     def flush(self) -> None:
         """Write what is queued; after the end it goes nowhere."""
-        self._flush_scheduled = False
         if self._out:
             data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
             self._out.clear()
@@ -467,7 +457,7 @@ class Connection(Generic[S]):
     def send_body(self, stream: S, head: bytes, body: bytes, tail: bytes) -> None:
         """Send `head` (whole frames), then `body` as DATA as the peer's windows allow, then `tail` (whole frames).
 
-        With an empty `tail` the last DATA ends the stream. The frames are queued; call :meth:`flush_soon`.
+        With an empty `tail` the last DATA ends the stream. The frames are queued; call :meth:`flush`.
         """
         size = len(body)
         if (

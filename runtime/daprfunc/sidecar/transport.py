@@ -11,7 +11,7 @@ import asyncio
 import os
 import ssl
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn
 from urllib.parse import unquote
 
@@ -59,7 +59,7 @@ _RESET_CODES: dict[int, grpc.StatusCode] = {
 _CLOSED = "the channel was closed"
 _HINT = "is the Dapr sidecar running, and is this its gRPC address (DAPR_GRPC_ENDPOINT or DAPR_GRPC_PORT)?"
 
-Metadata = Sequence[tuple[str, str]]
+Metadata = tuple[tuple[str, str], ...]
 
 
 class RpcError(grpc.RpcError):
@@ -109,8 +109,14 @@ class Channel:
         :class:`RpcError`.
         """
 
+        # Every call of a method carries the same head, as long as its metadata and its timeout do not change.
+        heads: dict[tuple[Metadata, float], bytes] = {}
+
         async def call(request: Any, *, timeout: float, metadata: Metadata = ()) -> Any:
-            head = self._head(method, metadata, timeout)
+            head = heads.get((metadata, timeout))
+            if head is None:
+                heads.clear()
+                head = heads[metadata, timeout] = self._head(method, metadata, timeout)
             message = request_serializer(request)
             response = await self._call(head, message, timeout)
             try:
@@ -325,13 +331,13 @@ class _ClientConnection(Connection[_Call], asyncio.Protocol):
         timer = self.loop.call_at(deadline, self._expire, call)
         self.write(frames.frame(frames.HEADERS, END_HEADERS, call.id, head))
         self.send_body(call, b"", b"\0" + len(message).to_bytes(4, "big") + message, b"")
-        self.flush_soon()
+        self.flush()
         try:
             return await future
         except asyncio.CancelledError:
             if not call.closed:
                 self.reset(call.id, ErrorCode.CANCEL)
-                self.flush_soon()
+                self.flush()
             raise
         finally:
             timer.cancel()
@@ -365,7 +371,7 @@ class _ClientConnection(Connection[_Call], asyncio.Protocol):
             # The peer may be gone without a word; if it is, the next calls must not wait for it as well.
             self.ping(b"deadline")
             self._ping_timer = self.loop.call_later(PING_SECONDS, self._give_up)
-        self.flush_soon()
+        self.flush()
 
     def _too_late(self) -> RpcError:
         return RpcError(grpc.StatusCode.DEADLINE_EXCEEDED, f"no answer from {self._peer} before the deadline")
