@@ -61,20 +61,17 @@ if sys.version_info >= (3, 11):
 else:
 
     async def _call_async(function: Callable[..., Any], arguments: Mapping[str, Any]) -> object:
-        # Here a task cannot tell whether it was cancelled. So the function has one of its own: if that alone ends
-        # cancelled, the function did it.
+        # Here a task cannot tell whether it was cancelled. So the function has one of its own, that only we cancel.
         task = asyncio.ensure_future(_outcome(function, arguments))
+        cancelled = False
         try:
             await asyncio.wait({task})
         except asyncio.CancelledError:
-            task.cancel()
+            cancelled = task.cancel()
             await asyncio.wait({task})
-            if task.cancelled():
-                raise
-        try:
-            result, error = task.result()
-        except asyncio.CancelledError as cancelled:
-            raise FunctionRaised from cancelled
+        result, error = task.result()
+        if isinstance(error, asyncio.CancelledError) and not cancelled:
+            raise FunctionRaised from error
         if error is not None:
             raise error
         return result
@@ -84,8 +81,6 @@ else:
     ) -> tuple[object, BaseException | None]:
         try:
             return await function(**arguments), None
-        except asyncio.CancelledError:
-            raise
         except BaseException as error:  # (SystemExit would end the loop if it ended a task)
             return None, error
 
