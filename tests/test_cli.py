@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 import json
 import socket
 import subprocess
@@ -8,6 +9,7 @@ import textwrap
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -23,6 +25,9 @@ EXAMPLE = ROOT / "examples" / "retrieve-secret-v2"
 
 Run = Callable[..., Result]
 
+# Before click 8.2 the runner had to be told to keep standard error apart; since then it must not be.
+APART: dict[str, Any] = {"mix_stderr": False} if "mix_stderr" in inspect.signature(CliRunner).parameters else {}
+
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
@@ -33,7 +38,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
     monkeypatch.setenv("FUNCTIONS_WORKER_RUNTIME", "python")
 
     def run_(*arguments: object) -> Result:
-        return CliRunner().invoke(cli.main, [str(argument) for argument in arguments])
+        return CliRunner(**APART).invoke(cli.main, [str(argument) for argument in arguments])
 
     yield run_
     unload_app()
@@ -199,7 +204,7 @@ def test_list_for_people(run: Run, app: Callable[[str], Path]) -> None:
 
 def test_list_json_is_stable_and_alone_on_standard_output(run: Run, app: Callable[[str], Path]) -> None:
     directory = app("""
-    print("loading")
+    print("loading", flush=True)
 
     @invoked
     @app.dapr_secret_input("s", "vault", "key", metadata="")

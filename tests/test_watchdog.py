@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import logging
 import threading
@@ -35,6 +36,11 @@ async def blocks(payload: object) -> None:
     block()
 
 
+@functools.wraps(blocks)
+async def blocks_wrapped(payload: object) -> None:
+    await blocks(payload)
+
+
 async def waits(payload: object) -> None:
     await asyncio.sleep(BLOCKED)
 
@@ -44,10 +50,14 @@ def sleeps(payload: object) -> None:
 
 
 def plan(call: Callable[..., Any], executor: Executor) -> Plan:
-    binding = Binding("daprServiceInvocationTrigger", "payload", "in", {})
-    function = Function("Held", HERE.parent, HERE, call, inspect.iscoroutinefunction(call), (binding,), {})
-    trigger = ServiceInvocationTrigger(Declaration(binding, function, {}, services=None))  # type: ignore[arg-type]
+    function = held(call)
+    trigger = ServiceInvocationTrigger(Declaration(function.trigger, function, {}, services=None))  # type: ignore[arg-type]
     return Plan(function, trigger, {}, executor.compile(function), None)
+
+
+def held(call: Callable[..., Any]) -> Function:
+    binding = Binding("daprServiceInvocationTrigger", "payload", "in", {})
+    return Function("Held", HERE.parent, HERE, call, inspect.iscoroutinefunction(call), (binding,), {})
 
 
 def barks(call: Callable[..., Any], caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -55,7 +65,7 @@ def barks(call: Callable[..., Any], caplog: pytest.LogCaptureFixture) -> list[st
 
     async def run() -> None:
         executor = Executor(1)
-        with Watchdog(limit=LIMIT, interval=0.01):
+        with Watchdog([held(call)], limit=LIMIT, interval=0.01):
             await asyncio.sleep(0.05)
             await plan(call, executor).run(Invocation("Held", Payload(b"")))
             await asyncio.sleep(0.05)
@@ -66,8 +76,11 @@ def barks(call: Callable[..., Any], caplog: pytest.LogCaptureFixture) -> list[st
     return caplog.messages
 
 
-def test_a_function_that_blocks_the_loop_is_named_once(caplog: pytest.LogCaptureFixture) -> None:
-    (message,) = barks(blocks, caplog)
+@pytest.mark.parametrize("call", [blocks, blocks_wrapped])
+def test_a_function_that_blocks_the_loop_is_named_once(
+    call: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    (message,) = barks(call, caplog)
     line = inspect.getsourcelines(block)[1] + 2
     assert "function 'Held' has blocked the event loop for 0.3 s" in message
     assert f"{HERE}:{line}" in message
@@ -83,7 +96,7 @@ def test_functions_that_leave_the_loop_alone_are_not(
 
 def test_what_is_no_function_is_told_by_its_place(caplog: pytest.LogCaptureFixture) -> None:
     async def run() -> None:
-        with Watchdog(limit=LIMIT, interval=0.01):
+        with Watchdog([], limit=LIMIT, interval=0.01):
             await asyncio.sleep(0.02)
             block()
             await asyncio.sleep(0.02)
@@ -97,22 +110,22 @@ def test_what_is_no_function_is_told_by_its_place(caplog: pytest.LogCaptureFixtu
 
 def test_it_ends_with_its_block() -> None:
     async def run() -> None:
-        with Watchdog(interval=0.01):
+        with Watchdog([], interval=0.01):
             await asyncio.sleep(0.02)
 
     asyncio.run(run())
     for thread in threading.enumerate():
         if thread.name == "daprfunc-watchdog":
-            thread.join(2)
+            thread.join(5)
             assert not thread.is_alive()
 
 
 def test_a_loop_that_closes_under_it_is_no_error() -> None:
     async def run() -> threading.Thread:
-        dog = Watchdog(interval=0.05)
+        dog = Watchdog([], interval=0.05)
         dog.__enter__()
         return dog._thread
 
     thread = asyncio.run(run())
-    thread.join(2)
+    thread.join(5)
     assert not thread.is_alive()

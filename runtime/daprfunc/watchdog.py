@@ -60,10 +60,14 @@ class Watchdog:
                 self._loop.call_soon_threadsafe(self._alive.set)
             except RuntimeError:
                 return  # The loop has closed.
-            # Looked at twice: after the whole process was stopped for a while, the loop needs a moment to answer.
-            if not self._alive.wait(self._limit) and not self._alive.wait(0.01):
+            if not self._answers():
                 self._warn()
-                self._alive.wait()
+                while not (self._alive.is_set() or self._over.wait(self._interval)):
+                    pass
+
+    def _answers(self) -> bool:
+        # Looked at twice: after the whole process was stopped for a while, the loop needs a moment.
+        return self._alive.wait(self._limit) or self._alive.wait(0.01) or self._over.is_set()
 
     def _warn(self) -> None:
         frames = list(_stack(sys._current_frames().get(self._loop_thread)))
