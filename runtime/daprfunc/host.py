@@ -23,7 +23,7 @@ from daprfunc.endpoint import Endpoint
 from daprfunc.errors import SettingsError
 from daprfunc.executor import Executor
 from daprfunc.logs import SecretMask
-from daprfunc.settings import Settings, export_sidecar_ports
+from daprfunc.settings import Settings, export_sidecar_ports, process_environment
 from daprfunc.sidecar.pool import Sidecars
 from daprfunc.sidecar.watch import AppAddress, watch
 from daprfunc.watchdog import Watchdog
@@ -123,7 +123,7 @@ class Host:
         from daprfunc.standalone.components import load_resources  # noqa: PLC0415
         from daprfunc.standalone.service import EmbeddedSidecar  # noqa: PLC0415
 
-        resources = load_resources(settings.resources_path, app_id=settings.app_id)
+        resources = load_resources(settings.resources_path, app_id=settings.app_id, environ=process_environment())
         for warning in resources.warnings:
             log.warning("%s", warning)
         address, port = listener.getsockname()[:2]

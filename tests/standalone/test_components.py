@@ -37,24 +37,13 @@ def test_opens_the_components_of_every_yaml_file(tmp_path: Path, write: Write) -
     (tmp_path / "nested").mkdir()
     (tmp_path / "nested" / "d.yaml").write_text(component("not read", ENV))
 
-    resources = load_resources(tmp_path, app_id="app")
+    resources = load_resources(tmp_path, app_id="app", environ={})
 
     assert list(resources.stores) == ["first", "second", "third", "fourth"]
     assert resources.stores["second"].get("k") == {"k": "v"}
     assert resources.stores["second"].component.type == "secretstores.local.file"
     assert resources.stores["second"].component.version == "v1"
     assert resources.warnings == ()
-
-
-def test_serves_this_process_s_environment_unless_told_otherwise(
-    tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write("a.yaml", component(type=ENV))
-    monkeypatch.setenv("DAPRFUNC_TEST_ONLY", "here")
-
-    assert load_resources(tmp_path, app_id="app").stores["store"].get("DAPRFUNC_TEST_ONLY") == {
-        "DAPRFUNC_TEST_ONLY": "here"
-    }
 
 
 @pytest.mark.parametrize(
@@ -178,7 +167,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path, content: bytes, message: str
     (tmp_path / "bad.yaml").write_bytes(content)
 
     with pytest.raises(LoadError) as caught:
-        load_resources(tmp_path, app_id="app")
+        load_resources(tmp_path, app_id="app", environ={})
 
     assert str(caught.value) == f"{tmp_path / 'bad.yaml'}: {message}"
 
@@ -188,7 +177,7 @@ def test_a_bomb_of_aliases_is_refused_at_its_first_alias(tmp_path: Path, write: 
     write("bomb.yaml", f"l0: &l0 lol\n{levels}")
 
     with pytest.raises(LoadError, match="line 2: YAML aliases"):
-        load_resources(tmp_path, app_id="app")
+        load_resources(tmp_path, app_id="app", environ={})
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
@@ -196,7 +185,7 @@ def test_a_pipe_does_not_hold_the_start_up(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.yaml")
 
     with pytest.raises(LoadError, match=r"pipe\.yaml: not a regular file"):
-        load_resources(tmp_path, app_id="app")
+        load_resources(tmp_path, app_id="app", environ={})
 
 
 def test_all_problems_are_told_at_once(tmp_path: Path, write: Write) -> None:
@@ -205,7 +194,7 @@ def test_all_problems_are_told_at_once(tmp_path: Path, write: Write) -> None:
     write("c.yaml", component("c", ENV) + "---\n" + component("c", ENV))
 
     with pytest.raises(LoadError) as caught:
-        load_resources(tmp_path, app_id="app")
+        load_resources(tmp_path, app_id="app", environ={})
 
     problems = caught.value.problems
     assert [(problem.file and problem.file.name, problem.message.split(":")[0]) for problem in problems] == [
@@ -222,7 +211,7 @@ def test_no_such_directory(tmp_path: Path, write: Write, name: str) -> None:
     write("file.txt", "")
 
     with pytest.raises(LoadError) as caught:
-        load_resources(tmp_path / name, app_id="app")
+        load_resources(tmp_path / name, app_id="app", environ={})
 
     expected = "there is no such directory: name the one that holds the component files"
     assert str(caught.value) == f"{tmp_path / name}: {expected}"

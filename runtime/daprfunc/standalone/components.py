@@ -7,7 +7,6 @@ read: here every fault is reported, all at once.
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -84,18 +83,18 @@ class Resources:
     warnings: tuple[str, ...] = ()
 
 
-def load_resources(directory: Path, *, app_id: str, environ: Mapping[str, str] | None = None) -> Resources:
+def load_resources(directory: Path, *, app_id: str, environ: Mapping[str, str]) -> Resources:
     """Read every ``*.yaml`` and ``*.yml`` of `directory` (not of its subdirectories) and open what they declare.
 
     Args:
         directory: the directory of resources.
         app_id: the app's id; a component whose ``scopes`` do not name it is passed over.
-        environ: the variables that ``secretstores.local.env`` serves and ``envRef`` reads; this process's if None.
+        environ: the variables that ``secretstores.local.env`` serves and ``envRef`` reads.
 
     Raises:
         LoadError: every fault found, each naming its file.
     """
-    reader = _Reader(app_id, os.environ if environ is None else environ)
+    reader = _Reader(app_id, environ)
     for file in _resource_files(directory):
         reader.read(file)
     if reader.problems:
