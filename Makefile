@@ -7,7 +7,7 @@ PROTOS := $(wildcard protos/daprfunc/rpc/*.proto)
 # The lowest grpcio-tools that pyproject's floors allow: stubs refuse a runtime older than their generator.
 GRPCIO_TOOLS := 1.66.2
 
-.PHONY: demo test check protos build clean daprd kube h2spec e2e e2e-kubernetes bench bench-quick
+.PHONY: demo test test-floor check audit lock protos build size clean daprd kube h2spec e2e e2e-kubernetes bench bench-quick image size
 
 demo: $(VENV)/.ready ## Run the example app on an embedded sidecar, invoke it, stop it
 	$(BIN)/python examples/demo.py
@@ -15,11 +15,24 @@ demo: $(VENV)/.ready ## Run the example app on an embedded sidecar, invoke it, s
 test: $(VENV)/.ready ## The tests that need Python only
 	$(BIN)/python -m pytest -m "not e2e and not kubernetes"
 
-check: $(VENV)/.ready protos ## Lint, types, and stubs that match their protos
+test-floor: $(VENV)-floor/.ready ## The tests with the lowest versions of everything, which leaves out the package dapr
+	$(VENV)-floor/bin/python -m pytest -p no:anyio -m "not sdk" --ignore=tests/rpc --ignore=tests/e2e
+
+check: $(VENV)/.ready protos audit ## Lint, types, stubs that match their protos, dependencies
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python -m pip check
 	git diff --exit-code -- runtime/daprfunc/rpc
+
+audit: .cache/audit/.ready ## Known vulnerabilities in what requirements.lock pins
+	.ci/audit .cache/audit/bin/pip-audit requirements.lock
+
+lock: ## Pin the newest versions that pyproject.toml allows in requirements.lock, with their hashes
+	$(PYTHON) -m venv .cache/lock
+	.cache/lock/bin/python -m pip install -q uv
+	.cache/lock/bin/uv pip compile -q --upgrade pyproject.toml --group dev --universal --python-version 3.10 \
+		--generate-hashes --no-header --no-annotate --no-emit-index-url --output-file requirements.lock
 
 protos: .cache/protos/.ready ## Delete and regenerate the stubs
 	rm -f runtime/daprfunc/rpc/*_pb2.py runtime/daprfunc/rpc/*_pb2.pyi runtime/daprfunc/rpc/*_pb2_grpc.py
@@ -42,6 +55,12 @@ e2e: $(VENV)/.ready daprd h2spec ## The tests against the real daprd
 e2e-kubernetes: $(VENV)/.ready daprd kube ## The tests against a real kube-apiserver
 	$(BIN)/python -m pytest -m kubernetes tests/e2e
 
+image: ## Build the container images and print their sizes (needs docker)
+	$(PYTHON) deploy/image.py
+
+size: $(VENV)/.ready ## Print the installed size of the wheel and its dependencies
+	$(BIN)/python deploy/size.py
+
 bench: daprd ## Measure beside the peers and Go on a real daprd: about half an hour on an idle machine
 	$(PYTHON) benchmarks/run.py
 
@@ -49,13 +68,32 @@ bench-quick: daprd ## The same on a subset, in under three minutes
 	$(PYTHON) benchmarks/run.py --quick
 
 build: $(VENV)/.ready ## The wheel and the sdist, in dist/
-	$(BIN)/python -m pip install -q build
-	$(BIN)/python -m build
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
 
-$(VENV)/.ready: pyproject.toml constraints.txt
+size: build ## What `pip install daprfunc` puts on a disk
+	rm -rf .cache/size
+	$(BIN)/python -m pip install -q --disable-pip-version-check --target .cache/size dist/*.whl
+	@ls -l dist/*.whl | awk '{printf "the wheel:                   %4d KiB\n", $$5 / 1024}'
+	@du -sk .cache/size/daprfunc | awk '{printf "daprfunc, installed:         %4d KiB\n", $$1}'
+	@du -sm .cache/size | awk '{printf "with all that it depends on: %4d MiB (the official images for Python: 1,300 to 2,400)\n", $$1}'
+
+# What is installed here is what requirements.lock pins, and pip refuses files with other hashes.
+$(VENV)/.ready: pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install -q -c constraints.txt -e . --group dev
+	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+$(VENV)-floor/.ready: pyproject.toml constraints-floor.txt
+	$(PYTHON) -m venv $(VENV)-floor
+	$(VENV)-floor/bin/python -m pip install -q --disable-pip-version-check -c constraints-floor.txt -e .[pydantic] \
+		googleapis-common-protos "httpx[http2]" hypothesis pytest pytest-timeout trustme
+	touch $@
+
+.cache/audit/.ready:
+	$(PYTHON) -m venv .cache/audit
+	.cache/audit/bin/python -m pip install -q --disable-pip-version-check pip-audit
 	touch $@
 
 .cache/protos/.ready: Makefile

@@ -6,7 +6,7 @@ import pytest
 
 from tests.end_to_end.conftest import APP, EMBEDDED, Start
 
-pytest.importorskip("dapr", reason="the run with the lowest versions goes without it")
+pytestmark = pytest.mark.sdk
 
 
 def test_users_may_call_daprs_sdk(start: Start) -> None:
