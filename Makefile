@@ -7,7 +7,7 @@ PROTOS := $(wildcard protos/daprfunc/rpc/*.proto)
 # The lowest grpcio-tools that pyproject's floors allow: stubs refuse a runtime older than their generator.
 GRPCIO_TOOLS := 1.66.2
 
-.PHONY: demo test test-floor check audit lock protos build size clean daprd kube h2spec e2e e2e-kubernetes bench bench-quick image size
+.PHONY: demo test test-floor check audit lock protos build size clean daprd kube h2spec e2e e2e-kubernetes bench bench-quick image
 
 demo: $(VENV)/.ready ## Run the example app on an embedded sidecar, invoke it, stop it
 	$(BIN)/python examples/demo.py
@@ -23,16 +23,18 @@ check: $(VENV)/.ready protos audit ## Lint, types, stubs that match their protos
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pip check
+	sed -n 's/^\([^ ].*\) \\$$/\1/p' requirements.lock | diff - constraints.txt
 	git diff --exit-code -- runtime/daprfunc/rpc
 
 audit: .cache/audit/.ready ## Known vulnerabilities in what requirements.lock pins
 	.ci/audit .cache/audit/bin/pip-audit requirements.lock
 
-lock: ## Pin the newest versions that pyproject.toml allows in requirements.lock, with their hashes
+lock: ## Pin the newest versions that pyproject.toml allows: requirements.lock with hashes, constraints.txt without
 	$(PYTHON) -m venv .cache/lock
 	.cache/lock/bin/python -m pip install -q uv
 	.cache/lock/bin/uv pip compile -q --upgrade pyproject.toml --group dev --universal --python-version 3.10 \
 		--generate-hashes --no-header --no-annotate --no-emit-index-url --output-file requirements.lock
+	sed -n 's/^\([^ ].*\) \\$$/\1/p' requirements.lock > constraints.txt
 
 protos: .cache/protos/.ready ## Delete and regenerate the stubs
 	rm -f runtime/daprfunc/rpc/*_pb2.py runtime/daprfunc/rpc/*_pb2.pyi runtime/daprfunc/rpc/*_pb2_grpc.py
@@ -57,9 +59,6 @@ e2e-kubernetes: $(VENV)/.ready daprd kube ## The tests against a real kube-apise
 
 image: ## Build the container images and print their sizes (needs docker)
 	$(PYTHON) deploy/image.py
-
-size: $(VENV)/.ready ## Print the installed size of the wheel and its dependencies
-	$(BIN)/python deploy/size.py
 
 bench: daprd ## Measure beside the peers and Go on a real daprd: about half an hour on an idle machine
 	$(PYTHON) benchmarks/run.py
