@@ -347,38 +347,48 @@ async def test_a_server_that_always_goes_away_is_not_stormed() -> None:
         assert raw_.connections <= (loop.time() - started) / transport.RECONNECT_SECONDS + 1
 
 
-@pytest.mark.parametrize("first", [0, 1, 3])
-async def test_keeps_to_the_streams_that_the_server_allows(first: int) -> None:
+@pytest.mark.parametrize("limit", [1, 3])
+async def test_keeps_to_the_streams_that_the_server_allows(limit: int) -> None:
     most = 0
 
     async def script(peer: Peer) -> None:
         nonlocal most
-        await peer.greet(MAX_CONCURRENT_STREAMS=first)
-        peer.send(frames.frame(frames.PING, 0, 0, b"settings"))
-        open_streams: list[int] = []
-        if first == 0:
-            # Whatever was on its way is refused; once the PING is back, all has been.
-            while True:
+        await peer.greet(MAX_CONCURRENT_STREAMS=limit)
+        running: list[int] = []
+        for _ in range(200):
+            if not running:
+                running.append(await peer.request())
+            # Whatever the client dares to send before its next answer is here before this PING is back.
+            peer.send(frames.frame(frames.PING, 0, 0, b"and now?"))
+            kind = flags = 0
+            while (kind, flags) != (frames.PING, ACK):
                 kind, flags, stream, _ = await peer.frame()
-                if kind == frames.HEADERS:
-                    peer.send(reset(stream, ErrorCode.REFUSED_STREAM))
-                elif kind == frames.PING and flags & ACK:
-                    break
-            peer.send(frames.settings({Setting.MAX_CONCURRENT_STREAMS: 1}))
-        limit = first or 1
-        answered = 0
-        while answered < 50:
-            stream = await peer.request()
-            if len(open_streams) >= limit:
-                peer.send(reset(stream, ErrorCode.REFUSED_STREAM))
-                continue
-            open_streams.append(stream)
-            most = max(most, len(open_streams))
-            if len(open_streams) == min(limit, 50 - answered):
-                for stream in open_streams:
-                    peer.send(answer(stream))
-                answered += len(open_streams)
-                open_streams.clear()
+                if kind == frames.DATA:
+                    running.append(stream)
+            most = max(most, len(running))
+            peer.send(answer(running.pop(0)))
+
+    async def caller(call: Call) -> None:
+        for _ in range(10):
+            assert await call() == RESPONSE
+
+    async with against(script) as (call, raw_):
+        await asyncio.gather(*(caller(call) for _ in range(20)))
+        assert raw_.connections == 1
+    assert most == limit
+
+
+async def test_waits_for_a_server_that_allows_no_streams_yet() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.greet(MAX_CONCURRENT_STREAMS=0)
+        peer.send(frames.frame(frames.PING, 0, 0, b"and now?"))
+        kind = flags = 0
+        while (kind, flags) != (frames.PING, ACK):
+            kind, flags, _, _ = await peer.frame()
+            assert kind != frames.HEADERS
+        peer.send(frames.settings({Setting.MAX_CONCURRENT_STREAMS: 2}))
+        while True:
+            peer.send(answer(await peer.request()))
 
     async with against(script) as (call, raw_):
         assert await asyncio.gather(*(call() for _ in range(50))) == [RESPONSE] * 50
@@ -386,13 +396,11 @@ async def test_keeps_to_the_streams_that_the_server_allows(first: int) -> None:
 
 
 async def test_one_stream_at_a_time_of_a_real_server() -> None:
-    fake = FakeSidecar()
-
     async def slowly(request: GetSecretRequest, context: Any) -> GetSecretResponse:
         await asyncio.sleep(0)
         return RESPONSE
 
-    fake.answer = slowly
+    fake = FakeSidecar(slowly)
     async with fake.serving(options=(("grpc.max_concurrent_streams", 1),)) as endpoint, calling(endpoint) as call:
         assert await asyncio.gather(*(call() for _ in range(50))) == [RESPONSE] * 50
     assert fake.most == 1

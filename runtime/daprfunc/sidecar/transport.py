@@ -185,7 +185,17 @@ class Channel:
         if wait > 0:
             await asyncio.sleep(wait)
         self._next_attempt = self._loop.time() + RECONNECT_SECONDS
-        return await asyncio.wait_for(self._dial(), CONNECT_SECONDS)
+        return await asyncio.wait_for(self._meet(), CONNECT_SECONDS)
+
+    async def _meet(self) -> _ClientConnection:
+        connection = await self._dial()
+        try:
+            # Only then is it known how many calls the server takes at once; it may do worse to others than refuse them.
+            await connection.greeted
+        except BaseException:
+            connection.abort()
+            raise
+        return connection
 
     async def _dial(self) -> _ClientConnection:
         endpoint = self._endpoint
@@ -248,12 +258,14 @@ class _ClientConnection(Connection[_Call], asyncio.Protocol):
     """The calling side of one connection.
 
     Attributes:
+        greeted: done when the server has told its settings, or will not.
         ended: done when the transport has closed.
         failure: why it ended, unless it came to a good end.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, peer: str) -> None:
         super().__init__(loop, {Setting.ENABLE_PUSH: 0, Setting.INITIAL_WINDOW_SIZE: 1_048_576})
+        self.greeted: asyncio.Future[None] = loop.create_future()
         self.ended: asyncio.Future[None] = loop.create_future()
         self.failure: str | None = None
         self._peer = peer
@@ -304,6 +316,7 @@ class _ClientConnection(Connection[_Call], asyncio.Protocol):
 
     def _fail_calls(self, reason: str) -> None:
         self.failure = reason
+        self._greet()
         if self._ping_timer is not None:
             self._ping_timer.cancel()
         for call in list(self.streams.values()):
@@ -470,7 +483,12 @@ class _ClientConnection(Connection[_Call], asyncio.Protocol):
 
     def _on_settings(self, flags: int, stream_id: int, payload: bytes) -> None:
         super()._on_settings(flags, stream_id, payload)
+        self._greet()
         self._admit()
+
+    def _greet(self) -> None:
+        if not self.greeted.done():
+            self.greeted.set_result(None)
 
     def goaway_received(self, last_stream_id: int, code: int) -> None:
         """Finish what the server took, send the rest elsewhere."""
