@@ -1,8 +1,8 @@
 """Drives Microsoft's azure-functions-runtime as its host does; run by a Python 3.13 that has the package.
 
-Standard input is a JSON list of ``{"directory", "payload", "secret", "function"}``. Standard output is one of ``{"loads",
-"problem", "fails", "type", "value"}``: whether the app was accepted and else why, what its function raised, or the field
-of TypedData that its result became. Every app runs in a fork, since the package keeps its state in its modules.
+Standard input is a JSON list of ``{"directory", "payload", "secret", "function"}``. Standard output is, for each,
+``{"loads", "problem", "fails", "type", "value"}``: whether the app was accepted and else why, what its function
+raised, or the field of TypedData that its result became. Every app runs in a fork, since modules keep the state.
 """
 
 from __future__ import annotations

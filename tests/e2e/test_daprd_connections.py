@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ssl
-import subprocess
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
 import pytest
+import trustme
 
 from tests.e2e.app import FunctionApp, dapr_run
 from tests.e2e.daprd import Daprd, component, write_resources, write_secrets
@@ -21,6 +22,7 @@ pytestmark = pytest.mark.e2e
 ANSWERS = Path(__file__).parent / "apps" / "answers"
 READ = Call("ReadSecret")
 VALUE = b'{"my-secret":"abcd"}'
+HEALTH_CHECK = ("--enable-app-health-check", "--app-health-probe-interval=1")
 MISSING_TOKEN = "dapr-api-token is missing or is not this app's APP_API_TOKEN; give daprd the same APP_API_TOKEN"
 
 
@@ -56,8 +58,9 @@ def test_unix_socket(resources: Path, sockets: Path, app_protocol: str) -> None:
 @pytest.mark.parametrize("app_protocol", ["http", "grpc"])
 def test_tokens_of_both(resources: Path, app_protocol: str) -> None:
     tokens = {"DAPR_API_TOKEN": "for daprd", "APP_API_TOKEN": "for the app"}
-    health = ("--enable-app-health-check", "--app-health-probe-interval=1")
-    with dapr_run(ANSWERS, app_protocol, resources=resources, env=tokens, daprd_env=tokens, extra_args=health) as (
+    with dapr_run(
+        ANSWERS, app_protocol, resources=resources, env=tokens, daprd_env=tokens, extra_args=HEALTH_CHECK
+    ) as (
         app,
         daprd,
     ):
@@ -114,24 +117,37 @@ def test_app_without_the_token_of_daprd_is_told_which(resources: Path, sent: dic
         app.process.wait_for_output("WARN.*DAPR_API_TOKEN", seconds=5)
 
 
+@dataclass(frozen=True)
+class Tls:
+    """A certificate for loopback.
+
+    Attributes:
+        flags: what makes the app speak TLS with it.
+        trust: what a client needs to believe it.
+    """
+
+    flags: tuple[str, ...]
+    trust: ssl.SSLContext
+
+
 @pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A self-signed certificate for loopback; its key lies beside it."""
+def tls(tmp_path_factory: pytest.TempPathFactory) -> Tls:
     directory = tmp_path_factory.mktemp("certificate")
-    file = directory / "app.crt"
-    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
-    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", directory / "app.key"]
-    command = ["openssl", "req", "-x509", "-days", "2", *subject, *key, "-out", file]
-    subprocess.run(command, check=True, capture_output=True)
-    return file
+    certificate, key = directory / "app.crt", directory / "app.key"
+    authority = trustme.CA()
+    issued = authority.issue_cert("localhost", "127.0.0.1")
+    issued.cert_chain_pems[0].write_to_path(str(certificate))
+    issued.private_key_pem.write_to_path(str(key))
+    trust = ssl.create_default_context()
+    authority.configure_trust(trust)
+    return Tls(("--app-tls-cert-file", str(certificate), "--app-tls-key-file", str(key)), trust)
 
 
 @pytest.mark.parametrize("app_protocol", ["https", "grpcs"])
-def test_tls(resources: Path, certificate: Path, app_protocol: str) -> None:
-    tls = ("--app-tls-cert-file", str(certificate), "--app-tls-key-file", str(certificate.with_suffix(".key")))
-    trust = ssl.create_default_context(cafile=str(certificate))
-    health = ("--enable-app-health-check", "--app-health-probe-interval=1")
-    with dapr_run(ANSWERS, app_protocol, arguments=tls, trust=trust, resources=resources, extra_args=health) as (
+def test_tls(resources: Path, tls: Tls, app_protocol: str) -> None:
+    with dapr_run(
+        ANSWERS, app_protocol, arguments=tls.flags, trust=tls.trust, resources=resources, extra_args=HEALTH_CHECK
+    ) as (
         app,
         daprd,
     ):
@@ -164,12 +180,10 @@ def test_a_daprd_that_was_told_of_no_app(resources: Path) -> None:
         app.process.wait_for_output(rf"WARN.*--app-port {app.port}")
 
 
-def test_an_app_that_speaks_tls_to_a_daprd_that_does_not(resources: Path, certificate: Path) -> None:
-    tls = ("--app-tls-cert-file", str(certificate), "--app-tls-key-file", str(certificate.with_suffix(".key")))
-    trust = ssl.create_default_context(cafile=str(certificate))
+def test_an_app_that_speaks_tls_to_a_daprd_that_does_not(resources: Path, tls: Tls) -> None:
     sidecar = Daprd(free_port(), "grpc", resources=resources)
     with (
-        FunctionApp(ANSWERS, *tls, env=sidecar.app_environment, port=sidecar.app_port, trust=trust) as app,
+        FunctionApp(ANSWERS, *tls.flags, env=sidecar.app_environment, port=sidecar.app_port, trust=tls.trust) as app,
         sidecar,
     ):
         app.process.wait_for_output("WARN.*--app-protocol https or grpcs")
