@@ -7,7 +7,10 @@ PROTOS := $(wildcard protos/daprfunc/rpc/*.proto)
 # The lowest grpcio-tools that pyproject's floors allow: stubs refuse a runtime older than their generator.
 GRPCIO_TOOLS := 1.66.2
 
-.PHONY: demo test test-floor check audit lock protos build size clean daprd kube h2spec e2e e2e-kubernetes bench bench-quick image
+.PHONY: help demo test test-floor check audit lock protos build size clean daprd kube h2spec e2e e2e-kubernetes bench bench-quick image
+
+help: ## Say what there is to make
+	@sed -n 's/^\([a-z0-9-]*\):.* ## /\1|/p' $(MAKEFILE_LIST) | awk -F '|' '{printf "%-16s %s\n", $$1, $$2}'
 
 demo: $(VENV)/.ready ## Run the example app on an embedded sidecar, invoke it, stop it
 	$(BIN)/python examples/demo.py
