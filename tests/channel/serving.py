@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from daprfunc.channel.app import App
+from daprfunc.channel.http2 import Http2Connection
 from daprfunc.channel.server import Server
 from daprfunc.compilation import compile_app
 from daprfunc.dispatch import Dispatcher, Limits
@@ -124,6 +125,10 @@ class Served:
         """The one connection that there is."""
         (connection,) = self.server.connections
         return connection
+
+    @property
+    def http2_connections(self) -> list[Http2Connection]:
+        return [connection for connection in self.server.connections if isinstance(connection, Http2Connection)]
 
     async def until(self, condition: Callable[[], object]) -> None:
         """Wait, a turn of the loop at a time, until `condition` is true; the test's own timeout bounds it."""

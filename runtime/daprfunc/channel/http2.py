@@ -287,7 +287,7 @@ class Http2Connection(Connection[_Request], asyncio.Protocol):
             self.send_body(stream, head, body, tail)
             if stream.unsent is not None:
                 self._progress = self.loop.time()
-        self.flush()
+        self.flush_soon()
 
     # What the server asks of each connection.
 

@@ -49,6 +49,8 @@ class Server:
 
     async def start(self, listener: socket.socket) -> None:
         """Listen on a bound socket."""
+        # Connections inherit it. asyncio sets it itself only where a socket was made with its protocol's number.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._server = await self._loop.create_server(
             lambda: _Sniffer(self), sock=listener, ssl=self._tls, backlog=BACKLOG
         )

@@ -37,6 +37,8 @@ MAX_HEADER_BYTES = 65_536
 # What we let the peer send ahead of our reading, for one stream and for all of them.
 STREAM_WINDOW = 1_048_576
 CONNECTION_WINDOW = 16_777_216
+# How long the answer to a frame that nobody waits for may wait for company.
+ACK_SECONDS = 0.001
 # How many streams that we reset are remembered, so that what the peer had already sent for them is no offence.
 _REMEMBERED_RESETS = 256
 # SETTINGS frames per second from which on a peer is taken for an attacker: each may change every stream's window.
@@ -129,6 +131,8 @@ class Connection(Generic[S]):
         self._own_settings = own_settings
         self._decoder = Decoder(MAX_HEADER_BYTES)
         self._out: list[bytes] = []
+        self._flush_scheduled = False
+        self._flush_due = False
         self._write_paused = False
         self._rest = b""
         self._settings_seen = False
@@ -196,7 +200,11 @@ class Connection(Generic[S]):
             self._parse(self._rest + data if self._rest else data)
         except ProtocolError as error:
             self.close(error.code, str(error))
-        self.flush()
+        if self._out and not self._flush_due:
+            # What is queued now answers frames that nobody waits for (PING, SETTINGS, windows). It goes along with the
+            # next write: a write of its own costs both sides more than all else that they do for the frame.
+            self._flush_due = True
+            self.loop.call_later(ACK_SECONDS, self._flush_overdue)
 
     def _parse(self, data: bytes) -> None:
         position, size = 0, len(data)
@@ -446,8 +454,19 @@ class Connection(Generic[S]):
         """Queue bytes for the next write. Queued bytes go out together, once per turn of the loop."""
         self._out.append(data)
 
+    def flush_soon(self) -> None:
+        """Write what is queued, and what this turn of the loop will add to it, in one go."""
+        if not self._flush_scheduled:
+            self._flush_scheduled = True
+            self.loop.call_soon(self.flush)
+
+    def _flush_overdue(self) -> None:
+        self._flush_due = False
+        self.flush()
+
     def flush(self) -> None:
         """Write what is queued; after the end it goes nowhere."""
+        self._flush_scheduled = False
         if self._out:
             data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
             self._out.clear()
@@ -457,7 +476,7 @@ class Connection(Generic[S]):
     def send_body(self, stream: S, head: bytes, body: bytes, tail: bytes) -> None:
         """Send `head` (whole frames), then `body` as DATA as the peer's windows allow, then `tail` (whole frames).
 
-        With an empty `tail` the last DATA ends the stream. The frames are queued; call :meth:`flush`.
+        With an empty `tail` the last DATA ends the stream. The frames are queued; call :meth:`flush_soon`.
         """
         size = len(body)
         if (
@@ -484,6 +503,8 @@ class Connection(Generic[S]):
             if queued >= _WRITE_SIZE:
                 self.flush()
                 queued = 0
+        if queued:
+            self.flush_soon()
 
     def _send_some(self, stream: S) -> int:
         """Queue one frame of a stream's body; returns its size."""
