@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -16,7 +16,7 @@ from daprfunc.errors import (
     SidecarError,
     Status,
 )
-from daprfunc.rpc.dapr_pb2 import GetMetadataRequest, GetMetadataResponse, GetSecretRequest
+from daprfunc.rpc.dapr_pb2 import GetMetadataRequest, GetMetadataResponse, GetSecretRequest, GetSecretResponse
 from daprfunc.rpc.dapr_pb2_grpc import DaprStub
 from daprfunc.sidecar.coalesce import Coalescer
 
@@ -82,15 +82,14 @@ class Sidecar:
         self._stub: Any = DaprStub(channel)  # type: ignore[no-untyped-call]
         self._timeout = timeout
         self._metadata = (("dapr-api-token", api_token),) if api_token else ()
-        self._secrets: Coalescer[SecretRead, Mapping[str, str]] = Coalescer(self._get_secret)
+        self._secrets: Coalescer[SecretRead, Mapping[str, str]] = Coalescer(self._get_secret, _values)
         self.get_secret = self._secrets.read
 
-    async def _get_secret(self, read: SecretRead) -> Mapping[str, str]:
-        try:
-            response = await self._stub.GetSecret(read.request, timeout=self._timeout, metadata=self._metadata)
-        except grpc.RpcError as error:
-            raise _sidecar_error(error, store=read.store, key=read.key) from None
-        return dict(response.data)
+    def _get_secret(self, read: SecretRead) -> Awaitable[GetSecretResponse]:
+        call: Awaitable[GetSecretResponse] = self._stub.GetSecret(
+            read.request, timeout=self._timeout, metadata=self._metadata
+        )
+        return call
 
     async def get_metadata(self) -> GetMetadataResponse:
         """Return what the sidecar says of itself and of its app.
@@ -114,6 +113,13 @@ class Sidecar:
         """Give up the reads under way and end the connection."""
         await self._secrets.close(SidecarError(UNAVAILABLE, "the connection to the Dapr sidecar was closed"))
         await self._channel.close()
+
+
+def _values(read: SecretRead, ended: asyncio.Future[GetSecretResponse]) -> Mapping[str, str]:
+    try:
+        return dict(ended.result().data)
+    except grpc.RpcError as error:
+        raise _sidecar_error(error, store=read.store, key=read.key) from None
 
 
 def _sidecar_error(error: Any, *, store: str | None = None, key: str | None = None) -> SidecarError:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Hashable
-from typing import Generic, TypeVar
+from collections.abc import Awaitable, Callable, Hashable, Iterable
+from typing import Any, Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -17,18 +17,30 @@ HOLD_SECONDS = 0.02
 class Coalescer(Generic[K, V]):
     """Lets callers share reads of the same key.
 
-    The first reader's read starts at once; all that ask before it has begun share it. Whoever asks while a read is
-    under way shares the next one, which starts when that read ends or after `hold` seconds, whichever is first. So
-    every value was read after it was asked for, and a key costs one read per round trip however many ask. Keys do not
-    wait for each other.
+    The first reader's read starts when the loop has run what is ready; all that ask before it has begun share it.
+    Whoever asks while a read is under way shares the next one, which starts when that read ends or after `hold`
+    seconds, whichever is first. So every value was read after it was asked for, and a key costs one read per round
+    trip however many ask. Keys do not wait for each other.
+
+    Args:
+        read: begins to read a key; what it returns is made a future of, unless it is one.
+        take: makes the value of a read that has ended, or raises what its readers get instead.
+        hold: see above.
     """
 
-    def __init__(self, read: Callable[[K], Awaitable[V]], *, hold: float = HOLD_SECONDS) -> None:
+    def __init__(
+        self,
+        read: Callable[[K], Awaitable[Any]],
+        take: Callable[[K, asyncio.Future[Any]], V] = lambda _, ended: ended.result(),
+        *,
+        hold: float = HOLD_SECONDS,
+    ) -> None:
         self._read = read
+        self._take = take
         self._hold = hold
         self._loop = asyncio.get_running_loop()
         self._keys: dict[K, _Key[V]] = {}
-        self._tasks: dict[asyncio.Task[None], list[asyncio.Future[V]]] = {}
+        self._reads: dict[asyncio.Future[Any], list[asyncio.Future[V]]] = {}
         self._closed: Exception | None = None
 
     def read(self, key: K) -> asyncio.Future[V]:
@@ -54,9 +66,32 @@ class Coalescer(Generic[K, V]):
     def _start(self, key: K, state: _Key[V], readers: list[asyncio.Future[V]]) -> None:
         state.reads += 1
         state.unbegun = readers
-        task = self._loop.create_task(self._run(key, state, readers))
-        self._tasks[task] = readers
-        task.add_done_callback(self._tasks.pop)
+        self._loop.call_soon(self._begin, key, state, readers)
+
+    def _begin(self, key: K, state: _Key[V], readers: list[asyncio.Future[V]]) -> None:
+        state.unbegun = None
+        if all(future.done() for future in readers):
+            self._finish(key, state)
+            return
+        read = asyncio.ensure_future(self._read(key))
+        self._reads[read] = readers
+        read.add_done_callback(lambda ended: self._ended(key, state, ended))
+
+    def _ended(self, key: K, state: _Key[V], read: asyncio.Future[Any]) -> None:
+        readers = self._reads.pop(read)
+        self._finish(key, state)
+        if read.cancelled():
+            for future in readers:
+                future.cancel()
+            return
+        try:
+            value = self._take(key, read)
+        except Exception as error:
+            _fail(readers, error)
+        else:
+            for future in readers:
+                if not future.done():
+                    future.set_result(value)
 
     def _start_next(self, key: K, state: _Key[V]) -> None:
         readers = [future for future in state.waiting if not future.done()]
@@ -67,24 +102,6 @@ class Coalescer(Generic[K, V]):
         if readers:
             self._start(key, state, readers)
 
-    async def _run(self, key: K, state: _Key[V], readers: list[asyncio.Future[V]]) -> None:
-        state.unbegun = None
-        try:
-            value = await self._read(key)
-        except asyncio.CancelledError:
-            self._finish(key, state)
-            for future in readers:
-                future.cancel()
-            raise
-        except Exception as error:
-            self._finish(key, state)
-            _fail(readers, error)
-        else:
-            self._finish(key, state)
-            for future in readers:
-                if not future.done():
-                    future.set_result(value)
-
     def _finish(self, key: K, state: _Key[V]) -> None:
         state.reads -= 1
         if state.waiting:
@@ -94,8 +111,8 @@ class Coalescer(Generic[K, V]):
 
     async def idle(self) -> None:
         """Wait until no read is under way."""
-        while self._tasks:
-            await asyncio.wait(list(self._tasks))
+        while self._keys:
+            await (asyncio.wait(list(self._reads)) if self._reads else asyncio.sleep(0))
 
     async def close(self, reason: Exception) -> None:
         """Stop the reads under way; they and all later ones fail with `reason`."""
@@ -104,17 +121,17 @@ class Coalescer(Generic[K, V]):
             if state.timer is not None:
                 state.timer.cancel()
             _fail(state.waiting, reason)
+            _fail(state.unbegun or (), reason)
             state.waiting = []
-        tasks = list(self._tasks)
-        for task in tasks:
-            # Here and not in the task: one that has not begun never learns that it was cancelled.
-            _fail(self._tasks[task], reason)
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        self._keys.clear()
+        reads = list(self._reads)
+        for read in reads:
+            _fail(self._reads[read], reason)
+            read.cancel()
+        await asyncio.gather(*reads, return_exceptions=True)
+        await self.idle()
 
 
-def _fail(readers: list[asyncio.Future[V]], error: Exception) -> None:
+def _fail(readers: Iterable[asyncio.Future[V]], error: Exception) -> None:
     for future in readers:
         if not future.done():
             future.set_exception(error)
@@ -127,7 +144,7 @@ class _Key(Generic[V]):
 
     def __init__(self) -> None:
         self.reads = 0
-        # The readers of a read whose task has not run yet: it will begin after whatever is asked now.
+        # The readers of a read that has not begun yet: it will begin after whatever is asked now.
         self.unbegun: list[asyncio.Future[V]] | None = None
         self.waiting: list[asyncio.Future[V]] = []
         self.timer: asyncio.TimerHandle | None = None

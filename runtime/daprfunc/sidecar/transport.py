@@ -11,7 +11,7 @@ import asyncio
 import os
 import ssl
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any, NoReturn
 from urllib.parse import unquote
 
@@ -79,10 +79,6 @@ class RpcError(grpc.RpcError):
         return self._details
 
 
-class _RefusedError(Exception):
-    """The peer did not look at the call: it can be sent again on another connection."""
-
-
 class Channel:
     """A channel to one endpoint, with a connection that is made when a call needs it."""
 
@@ -94,6 +90,7 @@ class Channel:
         self._connections: set[_ClientConnection] = set()
         self._connecting: asyncio.Task[_ClientConnection] | None = None
         self._next_attempt = 0.0
+        self._sending: set[asyncio.Task[None]] = set()
         self._closed = False
 
     def unary_unary(
@@ -102,27 +99,28 @@ class Channel:
         request_serializer: Callable[[Any], bytes],
         response_deserializer: Callable[[bytes], Any],
         **_: object,
-    ) -> Callable[..., Awaitable[Any]]:
+    ) -> Callable[..., asyncio.Future[Any]]:
         """Return a callable for one method (grpc.aio.Channel.unary_unary).
 
         The callable takes the request, `timeout` in seconds and `metadata`; awaiting it gives the response or raises
         :class:`RpcError`.
         """
-
         # Every call of a method carries the same head, as long as its metadata and its timeout do not change.
         heads: dict[tuple[Metadata, float], bytes] = {}
 
-        async def call(request: Any, *, timeout: float, metadata: Metadata = ()) -> Any:
+        def deserialize(message: bytes) -> Any:
+            try:
+                return response_deserializer(message)
+            except DecodeError:
+                _fail(grpc.StatusCode.INTERNAL, f"{self._endpoint} answered {method} with another message")
+
+        def call(request: Any, *, timeout: float, metadata: Metadata = ()) -> asyncio.Future[Any]:
             head = heads.get((metadata, timeout))
             if head is None:
                 heads.clear()
                 head = heads[metadata, timeout] = self._head(method, metadata, timeout)
             message = request_serializer(request)
-            response = await self._call(head, message, timeout)
-            try:
-                return response_deserializer(response)
-            except DecodeError:
-                _fail(grpc.StatusCode.INTERNAL, f"{self._endpoint} answered {method} with another message")
+            return self._send(_Call(head, message, deserialize, self._loop, timeout))
 
         return call
 
@@ -138,17 +136,36 @@ class Channel:
             (b"grpc-timeout", b"%dm" % max(1, min(timeout * 1000, 99_999_999))),
         ) + b"".join(frames.field(name.encode(), value.encode(), secret=True) for name, value in metadata)
 
-    async def _call(self, head: bytes, message: bytes, timeout: float) -> bytes:
-        deadline = self._loop.time() + timeout
-        for _ in range(MAX_SENDS):
-            connection = self._connection
-            if connection is None or not connection.usable:
-                connection = await self._connect(deadline)
-            try:
-                return await connection.call(head, message, deadline)
-            except _RefusedError:
-                continue
-        raise RpcError(grpc.StatusCode.UNAVAILABLE, f"{self._endpoint} refused the call {MAX_SENDS} times")
+    def _send(self, call: _Call) -> asyncio.Future[Any]:
+        connection = self._connection
+        if connection is not None and connection.has_room:
+            connection.send(call)
+        else:
+            self._send_later(call)
+        return call.future
+
+    def _send_later(self, call: _Call) -> None:
+        """Send when there is a connection that takes the call."""
+        task = self._loop.create_task(self._wait_and_send(call))
+        self._sending.add(task)
+        task.add_done_callback(self._sending.discard)
+        call.future.add_done_callback(lambda _: task.cancel())
+
+    async def _wait_and_send(self, call: _Call) -> None:
+        try:
+            while call.refusals < MAX_SENDS:
+                connection = self._connection
+                if connection is None or not connection.usable:
+                    connection = await self._connect(call.deadline)
+                while connection.usable and not connection.has_room:
+                    await connection.room(call.deadline)
+                if connection.usable:
+                    connection.send(call)
+                    return
+                call.refusals += 1
+            _fail(grpc.StatusCode.UNAVAILABLE, f"{self._endpoint} refused the call {MAX_SENDS} times")
+        except RpcError as error:
+            call.settle(error)
 
     async def _connect(self, deadline: float) -> _ClientConnection:
         if self._closed:
@@ -212,7 +229,7 @@ class Channel:
         return connection
 
     def _new_connection(self) -> _ClientConnection:
-        return _ClientConnection(self._loop, str(self._endpoint))
+        return _ClientConnection(self._loop, str(self._endpoint), self._send_later)
 
     async def close(self) -> None:
         """End the connections; calls under way fail, and so does every later one."""
@@ -238,15 +255,58 @@ def _reason(error: Exception) -> str:
     return str(error)
 
 
-class _Call(Stream):
-    """A call under way."""
+class _Call:
+    """One call, on whichever connection it is sent.
 
-    __slots__ = ("chunks", "deadline", "future", "http_status", "message", "size", "status")
+    Attributes:
+        head: its header block.
+        message: the request, serialized.
+        future: gives the response, or fails with RpcError.
+        deadline: the loop's time at which it is given up.
+        refusals: how often a peer refused it without having looked at it.
+    """
 
-    def __init__(self, stream_id: int, send_window: int, future: asyncio.Future[bytes], deadline: float) -> None:
+    __slots__ = ("_deserialize", "deadline", "future", "head", "message", "refusals")
+
+    def __init__(
+        self,
+        head: bytes,
+        message: bytes,
+        deserialize: Callable[[bytes], Any],
+        loop: asyncio.AbstractEventLoop,
+        timeout: float,
+    ) -> None:
+        self.head = head
+        self.message = message
+        self.future: asyncio.Future[Any] = loop.create_future()
+        self.deadline = loop.time() + timeout
+        self.refusals = 0
+        self._deserialize = deserialize
+
+    def settle(self, outcome: bytes | RpcError) -> None:
+        """Give the caller the response or the error; without effect if it has left or has one."""
+        if self.future.done():
+            return
+        if not isinstance(outcome, bytes):
+            self.future.set_exception(outcome)
+            return
+        try:
+            response = self._deserialize(outcome)
+        except RpcError as error:
+            self.future.set_exception(error)
+        else:
+            self.future.set_result(response)
+
+
+class _Exchange(Stream):
+    """A call on the wire, and what of the response is there."""
+
+    __slots__ = ("call", "chunks", "http_status", "message", "size", "status", "timer")
+
+    def __init__(self, stream_id: int, send_window: int, call: _Call, timer: asyncio.TimerHandle) -> None:
         super().__init__(stream_id, send_window)
-        self.future = future
-        self.deadline = deadline
+        self.call = call
+        self.timer = timer
         self.chunks: list[bytes] = []
         self.size = 0
         self.http_status = b""
@@ -254,8 +314,13 @@ class _Call(Stream):
         self.message = b""
 
 
-class _ClientConnection(Connection[_Call], asyncio.Protocol):
+class _ClientConnection(Connection[_Exchange], asyncio.Protocol):
     """The calling side of one connection.
+
+    Args:
+        loop: the loop.
+        peer: the server's name in messages.
+        send_again: takes calls that the peer refused without having looked at them.
 
     Attributes:
         greeted: done when the server has told its settings, or will not.
@@ -263,12 +328,13 @@ class _ClientConnection(Connection[_Call], asyncio.Protocol):
         failure: why it ended, unless it came to a good end.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, peer: str) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, peer: str, send_again: Callable[[_Call], None]) -> None:
         super().__init__(loop, {Setting.ENABLE_PUSH: 0, Setting.INITIAL_WINDOW_SIZE: 1_048_576})
         self.greeted: asyncio.Future[None] = loop.create_future()
         self.ended: asyncio.Future[None] = loop.create_future()
         self.failure: str | None = None
         self._peer = peer
+        self._send_again = send_again
         self._next_id = 1
         self._going_away = False
         self._waiting: deque[asyncio.Future[None]] = deque()
@@ -278,6 +344,11 @@ class _ClientConnection(Connection[_Call], asyncio.Protocol):
     def usable(self) -> bool:
         """Whether a new call may use this connection."""
         return not (self.closing or self._going_away or self._next_id > frames.MAX_STREAM_ID)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether it may be used right now."""
+        return self.usable and len(self.streams) < self._peer_max_streams
 
     # asyncio's protocol.
 
@@ -319,43 +390,36 @@ class _ClientConnection(Connection[_Call], asyncio.Protocol):
         self._greet()
         if self._ping_timer is not None:
             self._ping_timer.cancel()
-        for call in list(self.streams.values()):
-            self._forget(call)
-            self._settle(call, RpcError(grpc.StatusCode.UNAVAILABLE, reason))
+        for exchange in list(self.streams.values()):
+            self._forget(exchange)
+            exchange.call.settle(RpcError(grpc.StatusCode.UNAVAILABLE, reason))
         self._admit()
 
     # Calls.
 
-    async def call(self, head: bytes, message: bytes, deadline: float) -> bytes:
-        """Send one unary call and return the response message.
+    def send(self, call: _Call) -> None:
+        """Send a call; there must be room for it."""
+        timer = self.loop.call_at(call.deadline, self._expire, self._next_id)
+        exchange = _Exchange(self._next_id, self._peer_initial_window, call, timer)
+        self._next_id += 2
+        self.streams[exchange.id] = exchange
+        call.future.add_done_callback(lambda future: self._left(exchange) if future.cancelled() else None)
+        head = frames.frame(frames.HEADERS, END_HEADERS, exchange.id, call.head)
+        self.send_body(exchange, head, b"\0" + len(call.message).to_bytes(4, "big") + call.message, b"")
+        self.flush_soon()
+
+    def _left(self, exchange: _Exchange) -> None:
+        """The caller waits no longer."""
+        if not exchange.closed:
+            self.reset(exchange.id, ErrorCode.CANCEL)
+            self.flush_soon()
+
+    async def room(self, deadline: float) -> None:
+        """Wait until there is room for one call, or the connection is no longer usable.
 
         Raises:
-            RpcError: the call failed.
-            _RefusedError: the server did not look at it.
+            RpcError: the deadline came first.
         """
-        while len(self.streams) >= self._peer_max_streams and self.usable:
-            await self._room(deadline)
-        if not self.usable:
-            raise _RefusedError
-        future: asyncio.Future[bytes] = self.loop.create_future()
-        call = _Call(self._next_id, self._peer_initial_window, future, deadline)
-        self._next_id += 2
-        self.streams[call.id] = call
-        timer = self.loop.call_at(deadline, self._expire, call)
-        self.write(frames.frame(frames.HEADERS, END_HEADERS, call.id, head))
-        self.send_body(call, b"", b"\0" + len(message).to_bytes(4, "big") + message, b"")
-        self.flush()
-        try:
-            return await future
-        except asyncio.CancelledError:
-            if not call.closed:
-                self.reset(call.id, ErrorCode.CANCEL)
-                self.flush()
-            raise
-        finally:
-            timer.cancel()
-
-    async def _room(self, deadline: float) -> None:
         waiter: asyncio.Future[None] = self.loop.create_future()
         self._waiting.append(waiter)
         try:
@@ -375,16 +439,17 @@ class _ClientConnection(Connection[_Call], asyncio.Protocol):
                 waiter.set_result(None)
                 room -= 1
 
-    def _expire(self, call: _Call) -> None:
-        if call.closed:
+    def _expire(self, stream_id: int) -> None:
+        exchange = self.streams.get(stream_id)
+        if exchange is None:
             return
-        self.reset(call.id, ErrorCode.CANCEL)
-        self._settle(call, self._too_late())
+        self.reset(stream_id, ErrorCode.CANCEL)
+        exchange.call.settle(self._too_late())
         if self._ping_timer is None:
             # The peer may be gone without a word; if it is, the next calls must not wait for it as well.
             self.ping(b"deadline")
             self._ping_timer = self.loop.call_later(PING_SECONDS, self._give_up)
-        self.flush()
+        self.flush_soon()
 
     def _too_late(self) -> RpcError:
         return RpcError(grpc.StatusCode.DEADLINE_EXCEEDED, f"no answer from {self._peer} before the deadline")
@@ -399,13 +464,6 @@ class _ClientConnection(Connection[_Call], asyncio.Protocol):
         self.abort()  # Nobody would read a GOAWAY.
         self._fail_calls(f"{self._peer} gave no sign of life")
 
-    def _settle(self, call: _Call, outcome: bytes | Exception) -> None:
-        if not call.future.done():
-            if isinstance(outcome, bytes):
-                call.future.set_result(outcome)
-            else:
-                call.future.set_exception(outcome)
-
     # What the server sends.
 
     def open_stream(self, stream_id: int) -> None:
@@ -418,7 +476,7 @@ class _ClientConnection(Connection[_Call], asyncio.Protocol):
         if self._is_idle(stream_id):
             raise ProtocolError(ErrorCode.PROTOCOL_ERROR, f"HEADERS for stream {stream_id}, which we did not open")
 
-    def headers_received(self, stream: _Call, headers: Headers, *, ended: bool) -> None:
+    def headers_received(self, stream: _Exchange, headers: Headers, *, ended: bool) -> None:
         """Take the response's head or its trailers."""
         for name, value, _ in headers:
             if name == b":status":
@@ -430,52 +488,61 @@ class _ClientConnection(Connection[_Call], asyncio.Protocol):
         if ended:
             self._complete(stream)
 
-    def data_received_on(self, stream: _Call, data: bytes, *, ended: bool) -> None:
+    def data_received_on(self, stream: _Exchange, data: bytes, *, ended: bool) -> None:
         """Take a piece of the response's message."""
         stream.size += len(data)
         if stream.size > MAX_MESSAGE_BYTES + 5:
             self.reset(stream.id, ErrorCode.CANCEL)
             details = f"a response of over {MAX_MESSAGE_BYTES} bytes"
-            self._settle(stream, RpcError(grpc.StatusCode.RESOURCE_EXHAUSTED, details))
+            stream.call.settle(RpcError(grpc.StatusCode.RESOURCE_EXHAUSTED, details))
             return
         stream.chunks.append(data)
         if ended:
             self._complete(stream)
 
-    def _complete(self, call: _Call) -> None:
-        if call.local_ended:
-            self._forget(call)
+    def _complete(self, exchange: _Exchange) -> None:
+        if exchange.local_ended:
+            self._forget(exchange)
         else:
-            self.reset(call.id, ErrorCode.CANCEL)  # It answered without the whole request: no need to send the rest.
-        self._settle(call, self._outcome(call))
+            self.reset(
+                exchange.id, ErrorCode.CANCEL
+            )  # It answered without the whole request: no need to send the rest.
+        exchange.call.settle(self._outcome(exchange))
 
-    def _outcome(self, call: _Call) -> bytes | Exception:
-        if call.status is None:
-            status = call.http_status.decode("ascii", "replace")
-            code = _HTTP_CODES.get(call.http_status, grpc.StatusCode.UNKNOWN)
+    def _outcome(self, exchange: _Exchange) -> bytes | RpcError:
+        if exchange.status is None:
+            status = exchange.http_status.decode("ascii", "replace")
+            code = _HTTP_CODES.get(exchange.http_status, grpc.StatusCode.UNKNOWN)
             return RpcError(code, f"{self._peer} answered without a gRPC status (HTTP status {status or 'missing'})")
-        if call.status != b"0":
-            code = _CODES.get(call.status, grpc.StatusCode.UNKNOWN)
-            return RpcError(code, unquote(call.message.decode("ascii", "replace")))
-        body = call.chunks[0] if len(call.chunks) == 1 else b"".join(call.chunks)
+        if exchange.status != b"0":
+            code = _CODES.get(exchange.status, grpc.StatusCode.UNKNOWN)
+            return RpcError(code, unquote(exchange.message.decode("ascii", "replace")))
+        body = exchange.chunks[0] if len(exchange.chunks) == 1 else b"".join(exchange.chunks)
         if len(body) < 5 or body[0] != 0 or int.from_bytes(body[1:5], "big") != len(body) - 5:
             what = "a compressed message, which we do not take" if body[:1] == b"\1" else "what is not one gRPC message"
             return RpcError(grpc.StatusCode.INTERNAL, f"{self._peer} answered with {what}")
         return body[5:]
 
-    def stream_reset(self, stream: _Call, code: int) -> None:
+    def stream_reset(self, stream: _Exchange, code: int) -> None:
         """The server gave the call up."""
         if code == ErrorCode.REFUSED_STREAM:
-            self._settle(stream, _RefusedError())
-        elif code == ErrorCode.CANCEL and stream.deadline - self.loop.time() < _CLOCK_SECONDS:
-            self._settle(stream, self._too_late())
+            self._refused(stream)
+        elif code == ErrorCode.CANCEL and stream.call.deadline - self.loop.time() < _CLOCK_SECONDS:
+            stream.call.settle(self._too_late())
         else:
             name = ErrorCode(code).name if code in ErrorCode.__members__.values() else str(code)
             status = _RESET_CODES.get(code, grpc.StatusCode.INTERNAL)
-            self._settle(stream, RpcError(status, f"{self._peer} reset the call ({name})"))
+            stream.call.settle(RpcError(status, f"{self._peer} reset the call ({name})"))
 
-    def stream_closed(self, stream: _Call) -> None:
+    def _refused(self, exchange: _Exchange) -> None:
+        call = exchange.call
+        call.refusals += 1
+        if not call.future.done():
+            self._send_again(call)
+
+    def stream_closed(self, stream: _Exchange) -> None:
         """A call ended: another may begin."""
+        stream.timer.cancel()
         if self._waiting:
             self._admit()
         if not self.usable and not self.streams:
@@ -493,10 +560,10 @@ class _ClientConnection(Connection[_Call], asyncio.Protocol):
     def goaway_received(self, last_stream_id: int, code: int) -> None:
         """Finish what the server took, send the rest elsewhere."""
         self._going_away = True
-        for call in list(self.streams.values()):
-            if call.id > last_stream_id:
-                self._forget(call)
-                self._settle(call, _RefusedError())
+        for exchange in list(self.streams.values()):
+            if exchange.id > last_stream_id:
+                self._forget(exchange)
+                self._refused(exchange)
         self._admit()
         if not self.streams:
             self.close()
