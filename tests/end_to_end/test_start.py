@@ -71,7 +71,7 @@ def test_it_shows_a_table_and_where_it_is_ready(start: Start) -> None:
     row = next(line.split() for line in lines if line.split()[:1] == ["Read"])
     assert row == ["Read", "daprServiceInvocationTrigger", "POST", "/Read", "secret=vault/key", "in", "a", "thread"]
     (ready,) = (line for line in lines[heading:] if "ready:" in line)
-    assert ready.endswith(f"ready: 10 function(s) on {app.address} (HTTP and gRPC)")
+    assert ready.endswith(f"ready: 11 function(s) on {app.address} (HTTP and gRPC)")
     assert any("embedded Dapr sidecar" in line and "secret stores: vault" in line for line in lines[:heading])
     assert "marked-value" not in app.output
 
@@ -210,6 +210,11 @@ def test_what_functions_print_is_seen_at_once(start: Start) -> None:
     app = start(APP, *EMBEDDED)
     assert app.http.post("/Print").status_code == 200
     app.process.wait_for_output("^printed$", seconds=5)
+
+
+def test_what_is_loaded_is_out_of_the_garbage_collectors_sight(start: Start) -> None:
+    app = start(APP, *EMBEDDED)
+    assert app.http.post("/Frozen").json() > 10_000
 
 
 @pytest.mark.parametrize("component", ["kind: [", "kind: Component\napiVersion: dapr.io/v1alpha1\n"])

@@ -1,4 +1,5 @@
 import asyncio
+import gc
 import logging
 import time
 
@@ -88,3 +89,8 @@ def InvokeWithSdk(payload) -> str:
 @invoked
 def Print(payload) -> None:
     print("printed")
+
+
+@invoked
+def Frozen(payload) -> int:
+    return gc.get_freeze_count()
