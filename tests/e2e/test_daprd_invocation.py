@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from tests.e2e.app import dapr_run
 from tests.e2e.daprd import Daprd, component, configuration, write_resources, write_secrets
 from tests.e2e.invocation import (
     JSON,
+    KEPT_CHARACTERS,
     OCTETS,
     Answer,
     Call,
@@ -29,6 +31,7 @@ from tests.e2e.processes import wait_until
 
 pytestmark = pytest.mark.e2e
 
+STATUSES = Path(__file__).parents[2] / "docs" / "service-invocation.md"
 APPS = Path(__file__).parent / "apps"
 EXAMPLES = Path(__file__).parents[2] / "examples"
 APP_PROTOCOLS = ("http", "grpc", "h2c")
@@ -127,7 +130,12 @@ FAILURES = [
     ),
     pytest.param(
         Call("ReadElsewhere"),
-        Failure(503, grpc.StatusCode.UNAVAILABLE, "cannot connect to 127.0.0.1:1: Connection refused"),
+        Failure(
+            503,
+            grpc.StatusCode.UNAVAILABLE,
+            "cannot connect to 127.0.0.1:1: Connection refused; is the Dapr sidecar running, "
+            "and is this its gRPC address (DAPR_GRPC_ENDPOINT or DAPR_GRPC_PORT)?",
+        ),
         id="the sidecar is away",
     ),
     pytest.param(
@@ -145,6 +153,16 @@ FAILURES = [
 ]  # fmt: skip
 
 
+NO_ROUTE = Failure(404, grpc.StatusCode.NOT_FOUND, "no function has the route 'Nope'; there are: EchoBytes, ")
+NOT_LOADED = Failure(500, grpc.StatusCode.INTERNAL, "function 'DoesNotLoad' did not load: ")
+OTHER_VERB = Failure(405, grpc.StatusCode.UNIMPLEMENTED, "functions are invoked with POST")
+OVERLOADED = Failure(
+    503,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+    f"{MAX_CONCURRENCY} invocations are in flight, which is the limit (--max-concurrency); try again later",
+)
+
+
 @pytest.mark.parametrize("caller", CALLERS)
 @pytest.mark.parametrize(("call", "failure"), FAILURES)
 def test_failures(running: Running, caller: Caller, call: Call, failure: Failure) -> None:
@@ -152,35 +170,25 @@ def test_failures(running: Running, caller: Caller, call: Call, failure: Failure
 
 
 @pytest.mark.parametrize("caller", CALLERS)
-def test_unknown_route(running: Running, caller: Caller) -> None:
-    answer = caller(running.daprd, Call("Nope"))
-    assert answer.status in {404, grpc.StatusCode.NOT_FOUND}
-    assert b"no function has the route 'Nope'; there are: EchoBytes, " in answer.body
-
-
-@pytest.mark.parametrize("caller", CALLERS)
-def test_function_that_did_not_load(running: Running, caller: Caller) -> None:
-    answer = caller(running.daprd, Call("DoesNotLoad"))
-    failure = Failure(500, grpc.StatusCode.INTERNAL, "function 'DoesNotLoad' did not load: ")
+@pytest.mark.parametrize(
+    ("call", "failure"),
+    [
+        pytest.param(Call("Nope"), NO_ROUTE, id="no such route"),
+        pytest.param(Call("DoesNotLoad"), NOT_LOADED, id="a function that did not load"),
+        pytest.param(Call("Nothing", verb="PUT"), OTHER_VERB, id="another verb"),
+    ],
+)
+def test_failures_with_longer_texts(running: Running, caller: Caller, call: Call, failure: Failure) -> None:
+    answer = caller(running.daprd, call)
     assert answer.status == expected(failure, running.app_protocol, caller).status
-    assert failure.message.encode() in answer.body
-
-
-@pytest.mark.parametrize("caller", CALLERS)
-def test_other_verbs(running: Running, caller: Caller) -> None:
-    answer = caller(running.daprd, Call("Nothing", verb="PUT"))
-    failure = Failure(405, grpc.StatusCode.UNIMPLEMENTED, "")
-    assert answer.status == expected(failure, running.app_protocol, caller).status
-    assert b"functions are invoked with POST" in answer.body
+    assert failure.message[:KEPT_CHARACTERS].encode() in answer.body
 
 
 @pytest.mark.parametrize("caller", CALLERS)
 def test_too_many_at_once(running: Running, caller: Caller) -> None:
     with ThreadPoolExecutor(MAX_CONCURRENCY + 4) as pool:
         answers = [f.result() for f in [pool.submit(caller, running.daprd, Call("Hangs")) for _ in range(12)]]
-    text = f"{MAX_CONCURRENCY} invocations are in flight, which is the limit (--max-concurrency); try again later"
-    failure = expected(Failure(503, grpc.StatusCode.RESOURCE_EXHAUSTED, text), running.app_protocol, caller)
-    assert answers.count(failure) == 4, answers
+    assert answers.count(expected(OVERLOADED, running.app_protocol, caller)) == 4, answers
 
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -211,7 +219,7 @@ def test_examples(example: str, app_protocol: str) -> None:
         call = Call("RetrieveSecret", b"{}")
         assert over_http(daprd, call) == Answer(200, b'["my-secret"]', JSON)
         assert over_grpc(daprd, call) == Answer(grpc.StatusCode.OK, b'["my-secret"]', JSON)
-        assert app.output.count("The store holds my-secret = abcd") == 2
+        wait_until(lambda: app.output.count("The store holds my-secret = abcd") == 2, "both calls in the log")
 
 
 @pytest.mark.parametrize("app_protocol", ["http", "grpc"])
@@ -229,3 +237,20 @@ def test_one_app_calls_another(app_protocol: str, tmp_path: Path) -> None:
 
 def found_by_mdns(answer: Answer) -> Answer | None:
     return None if b"couldn't find service" in answer.body else answer
+
+
+def test_statuses_are_documented() -> None:
+    """The table in the docs is that of the tests above."""
+    failures = [(str(case.id), case.values[1]) for case in FAILURES]
+    failures += [("too many at once", OVERLOADED), ("no such route", NO_ROUTE), ("another verb than POST", OTHER_VERB)]
+    ways = [("http", over_http), ("grpc", over_grpc), ("grpc", over_http), ("http", over_grpc)]
+    expected_rows = {
+        name: [status_text(expected(failure, app_protocol, caller)) for app_protocol, caller in ways]
+        for name, failure in failures
+    }
+    rows = re.findall(r"^\| ([a-z].+?) \| (\d+) \| (\w+) \| (\d+) \| (\w+) \|$", STATUSES.read_text(), re.MULTILINE)
+    assert {name: statuses for name, *statuses in rows} == expected_rows
+
+
+def status_text(answer: Answer) -> str:
+    return answer.status.name if isinstance(answer.status, grpc.StatusCode) else str(answer.status)
