@@ -33,8 +33,8 @@ from daprfunc.executor import Executor
 from daprfunc.loading import unload_app
 from daprfunc.rpc.dapr_pb2 import GetSecretRequest, GetSecretResponse
 from daprfunc.settings import Settings, process_environment, read_settings, restored_environment
+from daprfunc.sidecar.call import RpcError
 from daprfunc.sidecar.client import Secrets, Sidecar
-from daprfunc.sidecar.transport import RpcError
 
 __all__ = ["LogLine", "Reply", "TestApp"]
 

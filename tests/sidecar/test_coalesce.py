@@ -161,13 +161,22 @@ async def test_nothing_is_read_for_nobody() -> None:
 async def test_a_read_that_all_have_left_runs_to_its_end() -> None:
     store = Store()
     coalescer = Coalescer(store.read, hold=FOREVER)
-    coalescer.read("a").cancel()
+    only = coalescer.read("a")
     await turn()
+    only.cancel()
     later = coalescer.read("a")
     store.end(0, RuntimeError("nobody hears this"))
     await turn()
     store.end(1)
     assert await later == "a 1"
+
+
+async def test_a_read_that_all_have_left_before_it_began_is_not_made() -> None:
+    store = Store()
+    coalescer = Coalescer(store.read, hold=FOREVER)
+    coalescer.read("a").cancel()
+    await coalescer.idle()
+    assert store.reads == []
 
 
 async def test_an_error_is_shared_and_does_not_stick() -> None:
@@ -207,7 +216,7 @@ async def test_keeps_nothing_of_keys_that_nobody_reads() -> None:
     await asyncio.gather(*(coalescer.read(key % 50) for key in range(1000)))
     await coalescer.idle()
     assert not coalescer._keys
-    assert not coalescer._tasks
+    assert not coalescer._reads
 
 
 async def test_close_fails_all_readers_and_later_ones() -> None:
@@ -274,7 +283,8 @@ class Random:
         await turn()
 
     async def finish(self) -> None:
-        while self.coalescer._tasks:
+        await turn()
+        while self.coalescer._keys:
             await self.end(0)
             await turn()
         for future, key, begun in self.readers:

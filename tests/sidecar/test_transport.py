@@ -12,8 +12,10 @@ from daprfunc.endpoint import Endpoint
 from daprfunc.http2 import frames
 from daprfunc.http2.frames import ACK, ErrorCode, Setting
 from daprfunc.rpc.dapr_pb2 import GetSecretRequest, GetSecretResponse
-from daprfunc.sidecar import transport
-from daprfunc.sidecar.transport import MAX_MESSAGE_BYTES, MAX_SENDS, Channel, RpcError
+from daprfunc.sidecar import connection, transport
+from daprfunc.sidecar.call import RpcError
+from daprfunc.sidecar.connection import MAX_MESSAGE_BYTES
+from daprfunc.sidecar.transport import MAX_SENDS, Channel
 from tests.fakes import FakeSidecar
 
 from .raw import ANSWER, Peer, RawServer, Script, answer, data, goaway, good, headers, message, raw_server, reset
@@ -469,7 +471,7 @@ async def test_cancelling_a_call_resets_its_stream_and_no_other() -> None:
 
 
 async def test_a_peer_that_answers_pings_keeps_its_connection_after_a_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport, "PING_SECONDS", 0.05)
+    monkeypatch.setattr(connection, "PING_SECONDS", 0.05)
     pinged = asyncio.Event()
 
     async def script(peer: Peer) -> None:
@@ -492,7 +494,7 @@ async def test_a_peer_that_answers_pings_keeps_its_connection_after_a_deadline(m
 
 
 async def test_a_peer_that_gives_no_sign_of_life_loses_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport, "PING_SECONDS", 0.05)
+    monkeypatch.setattr(connection, "PING_SECONDS", 0.05)
 
     async def script(peer: Peer) -> None:
         peer.acknowledges_pings = False
@@ -512,7 +514,7 @@ async def test_a_server_whose_own_timer_fires_first_means_the_deadline() -> None
     async def script(peer: Peer) -> None:
         await peer.greet()
         stream = await peer.request()
-        await asyncio.sleep(0.1 - transport._CLOCK_SECONDS / 2)
+        await asyncio.sleep(0.1 - connection._CLOCK_SECONDS / 2)
         peer.send(reset(stream, ErrorCode.CANCEL))
 
     async with against(script) as (call, _):
@@ -650,7 +652,7 @@ async def test_close_while_connecting_leaves_nothing() -> None:
 
 
 async def test_close_does_not_wait_for_a_peer_that_does_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport, "CLOSE_SECONDS", 0.1)
+    monkeypatch.setattr(connection, "CLOSE_SECONDS", 0.1)
 
     async def script(peer: Peer) -> None:
         await peer.greet(INITIAL_WINDOW_SIZE=frames.MAX_WINDOW)

@@ -1,6 +1,6 @@
 """One HTTP/2 connection, for either side: framing, header blocks, settings, flow control, and a calm end.
 
-It speaks HTTP/2 and nothing above it. A role (:mod:`daprfunc.channel.http2` serves, :mod:`daprfunc.sidecar.transport`
+It speaks HTTP/2 and nothing above it. A role (:mod:`daprfunc.channel.http2` serves, :mod:`daprfunc.sidecar.connection`
 calls) subclasses :class:`Connection` and is told of headers, data and resets by method calls.
 
 Why not a state machine library: ``h2`` and its fork ``jh2`` turn every frame into objects and events, and for the two
