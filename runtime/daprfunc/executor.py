@@ -128,29 +128,25 @@ class _Threads:
         self._loop = asyncio.get_running_loop()
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._done: deque[_Job] = deque()
-        self._idle = 0
+        # Both are only touched on the loop, so that no lock is needed.
+        self._outstanding = 0
         self._started = 0
         self._waking = False
 
     def call(self, function: Callable[..., Any], arguments: Mapping[str, Any]) -> asyncio.Future[object]:
         job = _Job(function, arguments, self._loop.create_future())
         self._jobs.put(job)
-        if self._idle < self._jobs.qsize() and self._started < self._limit:
+        self._outstanding += 1
+        if self._started < min(self._outstanding, self._limit):
             self._started += 1
             name = f"function-{self._started}"
             threading.Thread(target=self._work, name=name, daemon=True).start()
         return job.future
 
     def _work(self) -> None:
-        while True:
-            self._idle += 1
-            job = self._jobs.get()
-            self._idle -= 1
-            if job is None:
-                return
-            if job.future.cancelled():
-                continue
-            job.run()
+        while (job := self._jobs.get()) is not None:
+            if not job.future.cancelled():
+                job.run()
             self._done.append(job)
             # _hand_back clears the flag before it empties the deque, so a job appended now is either seen by it or
             # finds the flag cleared.
@@ -164,6 +160,7 @@ class _Threads:
     def _hand_back(self) -> None:
         self._waking = False
         while self._done:
+            self._outstanding -= 1
             self._done.popleft().settle()
 
     def close(self) -> None:
