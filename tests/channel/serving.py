@@ -106,6 +106,11 @@ def new_dispatcher(
     )
 
 
+def new_app(*functions: Function, max_body_size: int = MAX_BODY) -> App:
+    """An app that no server serves."""
+    return App(new_dispatcher(*functions), api_token=None, max_body_size=max_body_size)
+
+
 class Served:
     """An app that is being served.
 
