@@ -498,6 +498,7 @@ def sdk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[EmbeddedSidecar],
         client.close()
 
 
+@pytest.mark.sdk
 def test_the_real_sdk(sidecar: Sidecar, resources: Resources, fake_app: Apps, sdk: Callable[..., Any]) -> None:
     client = sdk(sidecar(resources, app_port=fake_app().port, api_token="token"), token="token")
 
