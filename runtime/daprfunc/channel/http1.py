@@ -27,6 +27,7 @@ IDLE_SECONDS = 180.0
 LINGER_SECONDS = 2.0
 
 _TOO_SLOW = HttpResponse(408, f"the request was not complete after {REQUEST_SECONDS:g} s".encode(), web.TEXT)
+_FRAMING = (b"content-length", b"transfer-encoding")
 _REASONS = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 
 
@@ -57,6 +58,8 @@ class Http1Connection(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
         self._transport: asyncio.Transport | None = None
         self._reading: _Request | None = None
+        # A request whose body is read by another parser than its head was.
+        self._headless: _Request | None = None
         self._refusal: HttpResponse | None = None
         self._waiting: deque[_Request] = deque()
         self._task: asyncio.Task[None] | None = None
@@ -91,9 +94,12 @@ class Http1Connection(asyncio.Protocol):
             try:
                 self._parser.feed_data(data)
             except httptools.HttpParserUpgrade as upgrade:
-                # No other protocol is offered, so what follows is HTTP/1.1 still.
+                # httptools takes what follows for another protocol, but none is offered: it is the body, if there is
+                # one, and then the next request. A parser that knows of no upgrade reads them.
                 data = data[upgrade.args[0] :]
                 self._parser = httptools.HttpRequestParser(self)
+                if self._headless is not None:
+                    self._parser.feed_data(_body_head(self._headless))
                 continue
             except httptools.HttpParserError as error:
                 self._refuse(400, f"the request is not HTTP/1.1: {error}")
@@ -143,12 +149,12 @@ class Http1Connection(asyncio.Protocol):
         """A request begins."""
         self._silent = 0
         if self._refusal is None:
-            self._reading = _Request()
+            self._reading, self._headless = self._headless or _Request(), None
             self._since = self._loop.time()
 
     def on_url(self, url: bytes) -> None:
         """The target, or a piece of it."""
-        if self._reading is not None:
+        if self._reading is not None and not self._reading.started:
             self._reading.target += url
             if len(self._reading.target) > MAX_TARGET_BYTES:
                 self._refuse(414, f"the request's target is longer than {MAX_TARGET_BYTES} bytes")
@@ -167,7 +173,7 @@ class Http1Connection(asyncio.Protocol):
         """The headers are all there."""
         self._silent = 0
         request = self._reading
-        if request is None:
+        if request is None or request.started:
             return
         request.started = True
         request.verb = self._parser.get_method()
@@ -197,6 +203,9 @@ class Http1Connection(asyncio.Protocol):
         self._silent = 0
         request, self._reading = self._reading, None
         if request is None:
+            return
+        if self._parser.should_upgrade() and _body_head(request):
+            self._headless = request
             return
         self._waiting.append(request)
         if self._task is None:
@@ -311,3 +320,9 @@ class Http1Connection(asyncio.Protocol):
                 self._send_refusal()
         elif lasted > IDLE_SECONDS:
             self._transport.close()
+
+
+def _body_head(request: _Request) -> bytes:
+    """Return a head that announces the request's body and nothing else, b"" if it has none."""
+    framing = [b"%s: %s\r\n" % field for field in request.headers if field[0] in _FRAMING]
+    return b"POST * HTTP/1.1\r\n" + b"".join(framing) + b"\r\n" if framing else b""

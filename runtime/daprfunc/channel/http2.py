@@ -287,7 +287,11 @@ class Http2Connection(Connection[_Request], asyncio.Protocol):
             self.send_body(stream, head, body, tail)
             if stream.unsent is not None:
                 self._progress = self.loop.time()
-        self.flush_soon()
+        # Others that run may end in this turn of the loop too; if there are none, nothing is worth waiting for.
+        if self.streams:
+            self.flush_soon()
+        else:
+            self.flush()
 
     # What the server asks of each connection.
 
