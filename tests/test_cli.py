@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -63,6 +64,17 @@ def test_version_and_help_with_examples(run: Run) -> None:
         text = run(*filter(None, [command]), "--help").stdout
         assert "Examples:" in text, command
     assert "--max-concurrency" in run("start", "--help").stdout
+
+
+def test_the_readme_knows_every_flag_and_every_flag_of_the_readme_is_known() -> None:
+    readme = (ROOT / "README.md").read_text()
+    flags = {
+        option for command in cli.main.commands.values() for parameter in command.params for option in parameter.opts
+    }
+    start = {option for parameter in cli.main.commands["start"].params for option in parameter.opts if option[0] == "-"}
+    assert [flag for flag in sorted(start - {"--app-protocol"}) if f"`{flag}`" not in readme] == []
+    of_daprd = {"--app-id", "--method"}
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", readme)) - flags - of_daprd == set()
 
 
 def test_help_imports_nothing_that_runs_apps() -> None:
