@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from daprfunc.errors import AppError, CallerError, InvocationError
+from daprfunc.errors import UNAVAILABLE, AppError, CallerError, InvocationError, SidecarError
 from daprfunc.model import Retry
 from tests.functions import Store, compiled, function, invocation, secret, trigger
 
@@ -34,6 +34,18 @@ async def test_an_unknown_route_names_those_that_there_are() -> None:
     assert text.endswith("F019, ...")
     assert len(text) < 600
     assert dispatcher.in_flight == 0
+
+
+async def test_a_secret_that_cannot_be_read_is_logged_with_its_place(caplog: pytest.LogCaptureFixture) -> None:
+    store = Store(values={"key": SidecarError(UNAVAILABLE, "nobody is there", store="store", key="key")})
+
+    def read(payload: str, secret: str) -> None:
+        raise AssertionError("it must not be called")
+
+    with compiled(function(read, trigger(), secret("secret")), store=store) as dispatcher, pytest.raises(SidecarError):
+        await dispatcher.invoke(invocation("read"))
+    messages = [record.getMessage() for record in caplog.records]
+    assert messages == ["UNAVAILABLE: function 'read', secret 'key' of 'store': nobody is there"]
 
 
 # Time.

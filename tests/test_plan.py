@@ -362,7 +362,7 @@ async def test_every_attempt_reads_its_secrets_anew() -> None:
 
 
 async def test_a_sidecar_that_fails_is_asked_again(caplog: pytest.LogCaptureFixture) -> None:
-    store = Store(values={"key": SidecarError(INTERNAL, "the store is away")})
+    store = Store(values={"key": SidecarError(INTERNAL, "the store is away", store="store", key="key")})
 
     def call(payload: str, secret: str) -> None: ...
 
@@ -371,6 +371,7 @@ async def test_a_sidecar_that_fails_is_asked_again(caplog: pytest.LogCaptureFixt
     assert [record.getMessage() for record in caplog.records] == [
         "attempt 1 failed and is retried: the store is away",
         "attempt 2 failed and is retried: the store is away",
+        "INTERNAL: function 'call', secret 'key' of 'store': the store is away",
     ]
 
 

@@ -18,6 +18,7 @@ from daprfunc.errors import (
     AppError,
     CallerError,
     InvocationError,
+    SidecarError,
 )
 from daprfunc.invocation import Invocation, Reply
 from daprfunc.model import BrokenFunction, Retry
@@ -97,6 +98,10 @@ class Dispatcher:
         except asyncio.CancelledError:
             if self._deadlines.expired(task):
                 raise self._too_slow(plan) from None
+            raise
+        except SidecarError as error:
+            name, code = plan.function.name, error.status.name
+            log.warning("%s: function '%s', secret '%s' of '%s': %s", code, name, error.key, error.store, error)
             raise
         except InvocationError:
             raise

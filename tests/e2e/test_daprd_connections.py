@@ -110,7 +110,6 @@ def test_app_without_the_token_of_daprd(resources: Path, app_protocol: str, sent
 
 
 @WITHOUT_TOKEN
-@pytest.mark.xfail(reason="the log says no more than daprd does: Unauthorized")
 def test_app_without_the_token_of_daprd_is_told_which(resources: Path, sent: dict[str, str]) -> None:
     daprd = Daprd(resources=resources, env={"DAPR_API_TOKEN": "right"})
     with daprd, FunctionApp(ANSWERS, env=daprd.app_environment | sent) as app:

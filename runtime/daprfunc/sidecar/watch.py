@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from daprfunc.errors import SidecarError
+from daprfunc.errors import UNAUTHENTICATED, SidecarError
 from daprfunc.sidecar.client import Sidecar
 
 log = logging.getLogger(__name__)
@@ -56,7 +56,9 @@ async def watch(sidecar: Sidecar, endpoint: str, app: AppAddress, *, check: bool
         except SidecarError as error:
             waited = loop.time() - started
             level = logging.ERROR if waited > patience else logging.WARNING
-            log.log(level, "waiting for the Dapr sidecar at %s since %.0f s: %s", endpoint, waited, error)
+            log.log(
+                level, "waiting for the Dapr sidecar at %s since %.0f s: %s%s", endpoint, waited, error, _advice(error)
+            )
             await asyncio.sleep(delay)
             continue
         log.info("Dapr sidecar %s at %s (app id '%s')", metadata.runtime_version, endpoint, metadata.id)
@@ -65,6 +67,12 @@ async def watch(sidecar: Sidecar, endpoint: str, app: AppAddress, *, check: bool
             for warning in mismatches(properties.port, properties.protocol, properties.channel_address, app):
                 log.warning("%s", warning)
         return
+
+
+def _advice(error: SidecarError) -> str:
+    if error.status is UNAUTHENTICATED:
+        return "; give this app the DAPR_API_TOKEN that the sidecar was started with"
+    return ""
 
 
 def _delays() -> Iterator[float]:
