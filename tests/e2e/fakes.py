@@ -36,7 +36,8 @@ class GrpcSidecar(DaprServicer):  # type: ignore[misc]  # generated
         self._answer = answer
         self.reads: Counter[str] = Counter()
         self._threads = ThreadPoolExecutor(64)
-        self._server = grpc.server(self._threads)
+        # daprd bears PINGs, grpcio's server by default but two without data.
+        self._server = grpc.server(self._threads, options=[("grpc.http2.max_ping_strikes", 0)])
         add_DaprServicer_to_server(self, self._server)  # type: ignore[no-untyped-call]  # generated
         self.port = self._server.add_insecure_port(f"127.0.0.1:{port}")
 

@@ -53,8 +53,8 @@ def grpc(app: FunctionApp) -> Iterator[GrpcCaller]:
         ("raises", "Exception", "ValueError: no such luck"),
         ("raises", "StopIteration", "StopIteration"),
         ("raises", "BaseException", "NotAnExceptionError: no such luck"),
-        ("exits", 0, "sys.exit(0)"),
-        ("exits", 3, "sys.exit(3)"),
+        ("exits", 0, "SystemExit: 0"),
+        ("exits", 3, "SystemExit: 3"),
     ],
 )
 def test_a_function_that_raises_or_exits(
