@@ -19,7 +19,7 @@ test: $(VENV)/.ready ## The tests that need Python only
 	$(BIN)/python -m pytest -m "not e2e and not kubernetes"
 
 test-floor: $(VENV)-floor/.ready ## The tests with the lowest versions of everything, which leaves out the package dapr
-	$(VENV)-floor/bin/python -m pytest -p no:anyio -m "not sdk" --ignore=tests/rpc --ignore=tests/e2e
+	$(VENV)-floor/bin/python -m pytest -p no:anyio -m "not sdk" --ignore=tests/rpc --ignore=tests/e2e --ignore=tests/fuzz
 
 check: $(VENV)/.ready protos audit ## Lint, types, stubs that match their protos, dependencies
 	$(BIN)/ruff check .
@@ -55,7 +55,7 @@ h2spec: ## Build the HTTP/2 conformance tests into .cache/bin (a moment; needs G
 	$(PYTHON) tests/e2e/build.py h2spec
 
 e2e: $(VENV)/.ready daprd h2spec ## The tests against the real daprd
-	$(BIN)/python -m pytest -m "e2e and not kubernetes" tests/e2e
+	$(BIN)/python -m pytest -m "e2e and not kubernetes" tests
 
 e2e-kubernetes: $(VENV)/.ready daprd kube ## The tests against a real kube-apiserver
 	$(BIN)/python -m pytest -m kubernetes tests/e2e
