@@ -86,7 +86,7 @@ async def echo(payload: bytes) -> bytes:
 
 
 async def big(payload: str) -> bytes:
-    return bytes(int(payload))
+    return bytes(min(int(payload or 0), 10_000_000))
 
 
 def new_dispatcher(
