@@ -117,13 +117,14 @@ CASES = {
         *(Case(name.format("echo"), "echo", SERVERS[server], f"Echo{suffix}") for name, server, suffix in _SUBJECTS),
         *(
             Case(
-                f"grpc-secrets-{count}",
+                f"{prefix}grpc-secrets-{count}",
                 "bindings",
-                SERVERS["ours-bindings"],
+                SERVERS[server],
                 f"Secrets{count}",
                 reply={f"secret-{number}": f"value-{number}" for number in range(count)},
                 concurrencies=(1, 32),
             )
+            for prefix, server in (("", "ours-bindings"), ("go-", "go-grpc"))
             for count in SECRET_COUNTS
         ),
         *(
@@ -164,6 +165,9 @@ START_CASES = (
     "go-http-get",
     *(f"grpc-functions-{count}" for count in FUNCTION_COUNTS),
 )
+
+# Where plain Python's import of the app is measured as well, in the same rounds: case -> the app's directory.
+IMPORTS = {f"grpc-functions-{count}": f"functions-{count}" for count in FUNCTION_COUNTS}
 
 # Resident memory after many invocations.
 MEMORY_CASES = ("grpc-get", "http-get", "dapr-ext-grpc-get", "fastapi-get", "go-grpc-get", "go-http-get")

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import plot
+import publish
 import report
 import targets
 from about import about
@@ -28,15 +29,16 @@ from load import LoadError
 from measure import measure_load, measure_memory, measure_start, tasks
 from prepare import CACHE, HERE, ROOT, PrepareError, Toolbox, prepare
 from processes import ProcessError
+from profiles import PROFILES, measure_profiles
 from results import Results
 from variants import VariantError, variants_of
 from wire import WrongReplyError
 
 LOAD = tuple(dict.fromkeys(case.group for case in CASES.values()))
-EXPERIMENTS = (*LOAD, "start", "memory")
+EXPERIMENTS = (*LOAD, "start", "memory", *PROFILES)
 QUICK_TASKS = (
     *("*-get direct c=1", "*-get direct c=32", "*-get-async direct c=32", "*-get daprd c=32", "*-get-async daprd c=32"),
-    *("grpc-get direct c=256", "http-get direct c=256", "grpc-secrets-1 direct c=1", "grpc-secrets-20 direct c=1"),
+    *("grpc-get direct c=256", "http-get direct c=256", "*grpc-secrets-1 direct c=1", "*grpc-secrets-20 direct c=1"),
 )
 QUICK_STARTS = ("grpc-get", "http-get", "fastapi-get", "grpc-functions-1", "grpc-functions-1000")
 
@@ -69,7 +71,7 @@ def arguments() -> argparse.Namespace:
         "--experiments",
         type=split,
         default=(),
-        help=f"of {','.join(EXPERIMENTS)}; default: all, but with --only no start and no memory",
+        help=f"of {','.join(EXPERIMENTS)}; default: all, but with --only none that are not load",
     )
     parser.add_argument("--concurrency", type=split, default=(), help="calls in flight; default: each case's own")
     parser.add_argument("--via", type=split, default=("direct", "daprd"), help="direct, daprd, or both (default)")
@@ -85,7 +87,11 @@ def arguments() -> argparse.Namespace:
         help="also run our cases as CASE@LABEL, with source=CHECKOUT, python=PATH, flags='...' or NAME=ENVIRONMENT",
     )
     parser.add_argument("--output", type=Path, help="where the JSON goes; default: under .cache/bench")
-    parser.add_argument("--publish", action="store_true", help="also write benchmarks/results and docs/images")
+    parser.add_argument(
+        "--publish",
+        action="store_true",
+        help="also write benchmarks/results, docs/images and the documents' tables",
+    )
     parser.add_argument("--read", type=Path, metavar="JSON", help="measure nothing: show an earlier run")
     parser.add_argument("--list", action="store_true", help="name the cases and end")
     options = parser.parse_args()
@@ -105,14 +111,16 @@ def run(options: argparse.Namespace, tools: Toolbox) -> Results:
         [case for case in cases if case.group in experiments], list(map(int, options.concurrency)), options.via
     )
     starts, memories = among(cases, START_CASES), among(cases, MEMORY_CASES)
+    profiles = [name for name in PROFILES if name in experiments]
     if options.quick:
         load = [task for task in load if matches(str(task), QUICK_TASKS)]
-        starts, memories = among(cases, QUICK_STARTS), []
+        starts, memories, profiles = among(cases, QUICK_STARTS), [], []
     return Results(
         about=about(tools, rounds=options.rounds, seconds=options.seconds),
         rows=measure_load(tools, load, options.rounds, options.seconds),
         start=measure_start(tools, starts, options.rounds) if "start" in experiments else {},
         memory=measure_memory(tools, memories) if "memory" in experiments else {},
+        profiles=measure_profiles(tools, profiles),
     )
 
 
@@ -122,13 +130,16 @@ def keep(results: Results, options: argparse.Namespace) -> None:
     print(report.text(results, verdicts))
     kind = "quick" if options.quick else "only" if options.only or options.experiments else "full"
     places = [(options.output or CACHE / f"{kind}.json", CACHE / "plots")]
-    if options.publish:
+    good = options.publish and not results.failures()
+    if good:
         places.append((HERE / "results" / f"{kind}.json", ROOT / "docs" / "images"))
     for path, pictures in places:
-        if not options.read or options.publish:
+        if not options.read or good:
             results.write(path, map(asdict, verdicts))
             plot.draw(results, pictures)
             print(f"\nwritten: {path}, pictures in {pictures}")
+    if good:
+        publish.publish(results, verdicts, ROOT)
 
 
 def _stop(*_signal: object) -> NoReturn:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
-from cases import MEMORY_INVOCATIONS, Case, Via
+from cases import IMPORTS, MEMORY_INVOCATIONS, Case, Via
 from fleet import Running, first_success, running, sidecar, start_app
 from load import Amount
 from prepare import Toolbox
@@ -18,6 +19,8 @@ from processes import free_ports, machine_busy, wait_for_port
 
 WARM_UP_SECONDS = 1.0
 SETTLE_SECONDS = 0.1
+# Ends without tidying up, which a server would not do either.
+_IMPORT = "import function_app, os; os._exit(0)"
 _MILLI = 1e3
 _MICRO = 1e6
 _MEBI = 1 << 20
@@ -92,7 +95,10 @@ def measure_load(tools: Toolbox, wanted: Sequence[Task], rounds: int, seconds: f
 
 
 def measure_start(tools: Toolbox, cases: Sequence[Case], rounds: int) -> dict[str, dict[str, list[float]]]:
-    """Milliseconds from exec until the port opens and until the first invocation has succeeded, a daprd being there."""
+    """Milliseconds from exec until the port opens and until the first invocation has succeeded, a daprd being there.
+
+    For some apps also how long Python takes from exec to having imported the app, where no runtime does anything.
+    """
     times: dict[str, dict[str, list[float]]] = {case.name: {"port": [], "first": [], "rss": []} for case in cases}
     progress = Progress(len(cases) * (rounds + 1))
     with sidecar(tools, "start") as beside:
@@ -107,7 +113,10 @@ def measure_start(tools: Toolbox, cases: Sequence[Case], rounds: int) -> dict[st
                     answered = time.perf_counter()
                     rss = app.usage().rss
                 progress.step(f"start {number} of {case.name}: {(answered - began) * _MILLI:.0f} ms")
+                imported = _import_app(tools, IMPORTS[case.name]) if case.name in IMPORTS else None
                 if number:  # the first start fills the page cache and writes .pyc files
+                    if imported is not None:
+                        times[case.name].setdefault("import", []).append(imported * _MILLI)
                     times[case.name]["port"].append((opened - began) * _MILLI)
                     times[case.name]["first"].append((answered - began) * _MILLI)
                     times[case.name]["rss"].append(rss / _MEBI)
@@ -126,6 +135,13 @@ def measure_memory(tools: Toolbox, cases: Sequence[Case]) -> dict[str, dict[str,
         memory[case.name] = {"before": before / _MEBI, "after": after / _MEBI, "errors": float(sample.errors)}
         progress.step(f"memory of {case.name}: {after / _MEBI:.0f} MiB")
     return memory
+
+
+def _import_app(tools: Toolbox, app: str) -> float:
+    """Seconds."""
+    began = time.perf_counter()
+    subprocess.run([tools.ours, "-c", _IMPORT], cwd=tools.apps / app, check=True)
+    return time.perf_counter() - began
 
 
 class Progress:

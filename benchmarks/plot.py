@@ -10,7 +10,7 @@ from results import Results, Spread
 
 _COLOURS = {"ours": "#1f6feb", "go": "#8c959f", "peer": "#d29922"}
 # case, label, whose
-_BARS = (
+BARS = (
     ("grpc-get", "daprfunc, gRPC", "ours"),
     ("http-get", "daprfunc, HTTP", "ours"),
     ("http-get-async", "daprfunc, HTTP, async", "ours"),
@@ -37,7 +37,7 @@ def draw(results: Results, directory: Path) -> None:
     for name, metric, concurrency, via, title, unit in _PICTURES:
         bars = [
             (label, Spread.of(numbers), _COLOURS[whose])
-            for case, label, whose in _BARS
+            for case, label, whose in BARS
             if (numbers := _rounds(results, metric, case, concurrency, via))
         ]
         if bars:

@@ -19,13 +19,22 @@ _COLUMNS = (
     ("generator_cpu", "load us", "{:,.1f}"),
     ("rss", "RSS MiB", "{:,.0f}"),
 )
+_START_COLUMNS = {"port": "port open", "first": "first invocation", "import": "import alone", "rss": "RSS MiB"}
 _COMPARED = ("rps", "p50", "p99", "app_cpu")
 FOREIGN_CPU_LIMIT = 0.05
+_MET = {True: "met", False: "MISSED", None: ""}
 
 
 def text(results: Results, verdicts: Sequence[Verdict]) -> str:
     """Everything, as a reader of a terminal wants it."""
-    parts = [*_about(results), *_load(results.rows), *_start(results), *_memory(results), *_targets(verdicts)]
+    parts = [
+        *_about(results),
+        *_load(results.rows),
+        *_start(results),
+        *_memory(results),
+        *_profiles(results),
+        *_targets(verdicts),
+    ]
     return "\n".join([*parts, *_warnings(results)])
 
 
@@ -74,10 +83,10 @@ def _start(results: Results) -> Iterator[str]:
     if results.start:
         yield "\nfrom exec, a daprd being there (ms; median, then min-max)"
         rows = [
-            [name, *(_spread(times[kind], "{:,.0f}") for kind in ("port", "first")), _spread(times["rss"], "{:,.0f}")]
+            [name, *(_spread(times[kind], "{:,.0f}") if kind in times else "" for kind in _START_COLUMNS)]
             for name, times in results.start.items()
         ]
-        yield from _table(["case", "port open", "first invocation", "RSS MiB"], rows)
+        yield from _table(["case", *_START_COLUMNS.values()], rows)
 
 
 def _memory(results: Results) -> Iterator[str]:
@@ -87,10 +96,14 @@ def _memory(results: Results) -> Iterator[str]:
         yield from _table(["case", "at start", "after 100,000"], rows)
 
 
+def _profiles(results: Results) -> Iterator[str]:
+    for name, rows in results.profiles.items():
+        yield f"\n{name} (us; median, then min-max)"
+        yield from _table(["", "us"], [[row, _spread(numbers, "{:,.1f}")] for row, numbers in rows.items()])
+
+
 def _targets(verdicts: Sequence[Verdict]) -> Iterator[str]:
-    rows = [
-        [one.text, one.wanted, _form(one.reached), "met" if one.met else "MISSED"] for one in verdicts if one.reached
-    ]
+    rows = [[one.text, one.wanted, _form(one.reached), _MET[one.met]] for one in verdicts if one.reached]
     if rows:
         yield "\ntargets (ratios in this run; median of the rounds' ratios, then min-max)"
         yield from _table(["target", "wanted", "reached", ""], rows)

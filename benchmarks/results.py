@@ -36,14 +36,17 @@ class Results:
     Attributes:
         about: the machine, the versions and the settings.
         rows: what the load experiments measured.
-        start: case -> ``port``, ``first`` (milliseconds since exec) and ``rss`` (MiB), one number per round.
+        start: case -> ``port``, ``first`` (milliseconds since exec), ``rss`` (MiB) and, where it is told apart,
+            ``import`` (milliseconds that plain Python takes to import the app), one number per round.
         memory: case -> resident MiB ``before`` and ``after`` 100,000 invocations, and ``errors``.
+        profiles: script -> row -> microseconds, one number per round.
     """
 
     about: dict[str, object]
     rows: list[Row]
     start: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     memory: dict[str, dict[str, float]] = field(default_factory=dict)
+    profiles: dict[str, dict[str, list[float]]] = field(default_factory=dict)
 
     def rounds(self, metric: str, case: str, concurrency: int, via: str = "direct") -> list[float]:
         """A metric's numbers, one per round.
@@ -72,4 +75,5 @@ class Results:
     @classmethod
     def read(cls, path: Path) -> Results:
         raw = json.loads(path.read_text())
-        return cls(raw["about"], [Row(**row) for row in raw["rows"]], raw["start"], raw["memory"])
+        rows = [Row(**row) for row in raw["rows"]]
+        return cls(raw["about"], rows, raw["start"], raw["memory"], raw.get("profiles", {}))

@@ -5,12 +5,18 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
+	"fmt"
 	"io"
 	"log"
+	"maps"
 	"net"
 	"net/http"
 	"os"
+	"strconv"
+	"strings"
+	"sync"
 
 	commonv1 "github.com/dapr/dapr/pkg/proto/common/v1"
 	runtimev1 "github.com/dapr/dapr/pkg/proto/runtime/v1"
@@ -27,6 +33,31 @@ const jsonType = "application/json"
 // functions holds what both servers share: the sidecar's client, made once.
 type functions struct {
 	sidecar runtimev1.DaprClient
+}
+
+// secrets reads n distinct secrets, all at once, and answers them together.
+func (f functions) secrets(ctx context.Context, n int) ([]byte, error) {
+	found, errs := make([]map[string]string, n), make([]error, n)
+	var reads sync.WaitGroup
+	for i := range found {
+		reads.Go(func() {
+			secret, err := f.sidecar.GetSecret(ctx, &runtimev1.GetSecretRequest{
+				StoreName: "localsecretstore",
+				Key:       fmt.Sprintf("secret-%d", i),
+				Metadata:  map[string]string{"namespace": "default"},
+			})
+			found[i], errs[i] = secret.GetData(), err
+		})
+	}
+	reads.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	answer := make(map[string]string, n)
+	for _, secret := range found {
+		maps.Copy(answer, secret)
+	}
+	return json.Marshal(answer)
 }
 
 // retrieveSecret reads the secret with one GetSecret and answers it as JSON.
@@ -58,6 +89,14 @@ func (c callback) OnInvoke(ctx context.Context, in *commonv1.InvokeRequest) (*co
 		}
 	case "Echo":
 		body = in.GetData().GetValue()
+	case "Secrets1", "Secrets5", "Secrets20":
+		n, err := strconv.Atoi(strings.TrimPrefix(in.GetMethod(), "Secrets"))
+		if err != nil {
+			return nil, err
+		}
+		if body, err = c.secrets(ctx, n); err != nil {
+			return nil, err
+		}
 	default:
 		return nil, status.Errorf(codes.NotFound, "no method %q", in.GetMethod())
 	}
