@@ -116,7 +116,7 @@ def test_http1() -> None:
         def any_bytes(pieces: list[bytes], drains: bool) -> None:
             connection = Http1Connection(app, loop, left.append)
             transport = feed(connection, loop, pieces)
-            assert_responses(transport.sent)
+            assert_responses(transport.sent, heads=b"HEAD" in b"".join(pieces))
             if drains:
                 connection.drain()
                 turn(loop)
@@ -125,7 +125,7 @@ def test_http1() -> None:
                     connection.check(loop.time() + LATER)
                     turn(loop)
             assert transport.is_closing()
-            assert_responses(transport.sent)
+            assert_responses(transport.sent, heads=b"HEAD" in b"".join(pieces))
             connection.connection_lost(None)
             turn(loop)
             assert connection._task is None
@@ -136,8 +136,8 @@ def test_http1() -> None:
         any_bytes()
 
 
-def assert_responses(sent: bytes) -> None:
-    """One whole response after the other, and nothing after the one that said close."""
+def assert_responses(sent: bytes, *, heads: bool) -> None:
+    """One whole response after the other, and nothing after the one that said close; those to a HEAD have no body."""
     over = False
     while sent:
         assert not over
@@ -151,9 +151,8 @@ def assert_responses(sent: bytes) -> None:
             continue
         assert int(status) in (200, 400, 404, 405, 408, 413, 500)
         over = fields.get("connection") == "close"
-        # (the body that a HEAD's answer is without is "[]" here: nothing else has so short a one)
         size = int(fields["content-length"])
-        if size != 2 or sent.startswith(b"[]"):
+        if not heads or (sent and not sent.startswith(b"HTTP/1.1 ")):
             assert len(sent) >= size
             sent = sent[size:]
 
