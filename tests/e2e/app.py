@@ -107,4 +107,5 @@ def dapr_run(
     environment = sidecar.app_environment | dict(env or {})
     with FunctionApp(directory, *arguments, env=environment, port=sidecar.app_port, trust=trust) as app, sidecar:
         sidecar.wait_until_ready()
+        sidecar.wait_until_app_is_healthy()
         yield app, sidecar

@@ -157,6 +157,15 @@ class Daprd:
         """Wait until all of it is ready, its app (if it has one) included (``/v1.0/healthz``)."""
         self.process.wait_until(lambda: answers(self.http, "/v1.0/healthz"), "health", seconds)
 
+    def wait_until_app_is_healthy(self, seconds: float = 30) -> None:
+        """Wait until it passes calls on to its app.
+
+        With --enable-app-health-check it refuses all until its first probe, which comes after it says that it is ready.
+        """
+        call = f"/v1.0/invoke/{self.app_id}/method/healthz"
+        refusal = b"app is not in a healthy state"
+        self.process.wait_until(lambda: refusal not in self.http.get(call).content, "a healthy app", seconds)
+
     def stop(self) -> int:
         """SIGTERM, and its exit code."""
         return self.process.stop()
