@@ -15,7 +15,7 @@ from cases import IMPORTS, MEMORY_INVOCATIONS, Case, Via
 from fleet import Running, first_success, running, sidecar, start_app
 from load import Amount
 from prepare import Toolbox
-from processes import free_ports, machine_busy, wait_for_port
+from processes import environment, free_ports, machine_busy, wait_for_port
 
 WARM_UP_SECONDS = 1.0
 SETTLE_SECONDS = 0.1
@@ -140,7 +140,7 @@ def measure_memory(tools: Toolbox, cases: Sequence[Case]) -> dict[str, dict[str,
 def _import_app(tools: Toolbox, app: str) -> float:
     """Seconds."""
     began = time.perf_counter()
-    subprocess.run([tools.ours, "-c", _IMPORT], cwd=tools.apps / app, check=True)
+    subprocess.run([tools.ours, "-c", _IMPORT], cwd=tools.apps / app, env=environment(), check=True)
     return time.perf_counter() - began
 
 

@@ -52,7 +52,7 @@ class Process:
             child = subprocess.Popen(
                 command,
                 cwd=cwd,
-                env={**os.environ, **env},
+                env={**environment(), **env},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -93,6 +93,11 @@ class Process:
 
     def __exit__(self, *_error: object) -> None:
         self.stop()
+
+
+def environment() -> dict[str, str]:
+    """This process's, but Python keeps bytecode, as it does for an app that is installed."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
 def free_ports(count: int) -> list[int]:
