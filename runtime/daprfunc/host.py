@@ -168,6 +168,8 @@ class Host:
         executor.close()
 
     def _load(self, sidecars: Sidecars, executor: Executor) -> Assembly:
+        # Loading makes objects that stay. Collections would look through them again and again to free nothing.
+        gc.disable()
         assembly = assemble(self._settings, sidecars, executor, self._mask)
         for warning in assembly.functions.warnings:
             log.warning("%s", warning)
@@ -176,9 +178,10 @@ class Host:
         for problem in assembly.problems():
             log.error("%s", problem)
         # What is loaded now lives as long as the process. Out of the garbage collector's sight, it makes no full
-        # collection longer, which some invocation would have to wait for.
-        gc.collect()
+        # collection longer, which some invocation would have to wait for. The little garbage among it stays: to look
+        # for it would take as long as the first invocation.
         gc.freeze()
+        gc.enable()
         return assembly
 
     async def _watch_sidecar(self, sidecars: Sidecars, endpoint: Endpoint, listener: socket.socket) -> None:

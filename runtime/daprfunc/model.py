@@ -70,6 +70,7 @@ class Function:
         annotations: parameter name -> resolved type, for the parameters that have one.
         context: the parameter that takes ``func.Context``, if there is one.
         retry: its own retry policy; None leaves it to host.json.
+        trigger: the one of `bindings` that starts it.
     """
 
     name: str
@@ -81,11 +82,11 @@ class Function:
     annotations: Mapping[str, Any]
     context: str | None = None
     retry: Retry | None = None
+    trigger: Binding = field(init=False)
 
-    @property
-    def trigger(self) -> Binding:
-        """The one binding that starts this function."""
-        return next(binding for binding in self.bindings if binding.is_trigger)
+    def __post_init__(self) -> None:
+        # Looked at for every binding and every parameter, so it is looked for once.
+        object.__setattr__(self, "trigger", next(binding for binding in self.bindings if binding.is_trigger))
 
 
 @dataclass(frozen=True, slots=True)
