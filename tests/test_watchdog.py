@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from daprfunc import watchdog
 from daprfunc.bindings import Declaration
 from daprfunc.bindings.service_invocation import ServiceInvocationTrigger
 from daprfunc.executor import Executor
@@ -82,7 +83,7 @@ def test_a_function_that_blocks_the_loop_is_named_once(
 ) -> None:
     (message,) = barks(call, caplog)
     line = inspect.getsourcelines(block)[1] + 2
-    assert "function 'Held' has blocked the event loop for 0.3 s" in message
+    assert "function 'Held' has blocked the event loop for over 0.3 s" in message
     assert f"{HERE}:{line}" in message
     assert "plain def" in message
 
@@ -129,3 +130,7 @@ def test_a_loop_that_closes_under_it_is_no_error() -> None:
     thread = asyncio.run(run())
     thread.join(5)
     assert not thread.is_alive()
+
+
+def test_what_blocks_for_two_seconds_is_found() -> None:
+    assert watchdog.INTERVAL_SECONDS + watchdog.LIMIT_SECONDS < 1.9
