@@ -56,7 +56,7 @@ async def test_reads_a_secret(connect: Connect) -> None:
         GetSecretRequest(store_name="store", key="key", metadata={"namespace": "default", "version_id": "3"})
     ]
     assert fake.metadata[0]["dapr-api-token"] == "t0ken"
-    assert 6 < fake.remaining[0] < 7.1
+    assert 6 < fake.remaining[0] < 8.1
 
 
 async def test_sends_no_token_where_there_is_none(connect: Connect) -> None:

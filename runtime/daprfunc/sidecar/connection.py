@@ -14,8 +14,6 @@ from daprfunc.http2.connection import Connection, Headers, ProtocolError, Stream
 from daprfunc.http2.frames import END_HEADERS, ErrorCode, Setting
 from daprfunc.sidecar.call import CLOSED, HINT, Call, RpcError, fail
 
-# A peer that answers no PING for this long after a call's deadline passed is taken for dead.
-PING_SECONDS = 2.0
 # How long the end of a connection may take; a peer that does not read, or end its side of TLS, would hold it up.
 CLOSE_SECONDS = 0.25
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
@@ -46,10 +44,11 @@ _RESET_CODES: dict[int, grpc.StatusCode] = {
 class _Exchange(Stream):
     """A call on the wire, and what of the response is there."""
 
-    __slots__ = ("call", "chunks", "http_status", "message", "size", "status", "timer")
+    __slots__ = ("call", "chunks", "heard", "http_status", "message", "size", "status", "timer")
 
-    def __init__(self, stream_id: int, send_window: int, call: Call, timer: asyncio.TimerHandle) -> None:
+    def __init__(self, stream_id: int, send_window: int, call: Call, timer: asyncio.TimerHandle, heard: int) -> None:
         super().__init__(stream_id, send_window)
+        self.heard = heard
         self.call = call
         self.timer = timer
         self.chunks: list[bytes] = []
@@ -83,7 +82,8 @@ class ClientConnection(Connection[_Exchange], asyncio.Protocol):
         self._next_id = 1
         self._going_away = False
         self._waiting: deque[asyncio.Future[None]] = deque()
-        self._ping_timer: asyncio.TimerHandle | None = None
+        # How often the server sent something.
+        self._heard = 0
 
     @property
     def usable(self) -> bool:
@@ -103,6 +103,7 @@ class ClientConnection(Connection[_Exchange], asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take what the server sent."""
+        self._heard += 1
         self.receive(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -133,8 +134,6 @@ class ClientConnection(Connection[_Exchange], asyncio.Protocol):
     def _fail_calls(self, reason: str) -> None:
         self.failure = reason
         self._greet()
-        if self._ping_timer is not None:
-            self._ping_timer.cancel()
         for exchange in list(self.streams.values()):
             self._forget(exchange)
             exchange.call.settle(RpcError(grpc.StatusCode.UNAVAILABLE, reason))
@@ -145,7 +144,7 @@ class ClientConnection(Connection[_Exchange], asyncio.Protocol):
     def send(self, call: Call) -> None:
         """Send a call; there must be room for it."""
         timer = self.loop.call_at(call.deadline, self._expire, self._next_id)
-        exchange = _Exchange(self._next_id, self._peer_initial_window, call, timer)
+        exchange = _Exchange(self._next_id, self._peer_initial_window, call, timer, self._heard)
         self._next_id += 2
         self.streams[exchange.id] = exchange
         call.future.add_done_callback(lambda future: self._left(exchange) if future.cancelled() else None)
@@ -188,26 +187,16 @@ class ClientConnection(Connection[_Exchange], asyncio.Protocol):
         exchange = self.streams.get(stream_id)
         if exchange is None:
             return
+        if exchange.heard == self._heard:
+            # Not a byte since the call was sent: the peer may be gone without a word, and then the next calls must not
+            # wait for it as well. They get a connection of their own; this one ends with its last call.
+            self._going_away = True
         self.reset(stream_id, ErrorCode.CANCEL)
         exchange.call.settle(self._too_late())
-        if self._ping_timer is None:
-            # The peer may be gone without a word; if it is, the next calls must not wait for it as well.
-            self.ping(b"deadline")
-            self._ping_timer = self.loop.call_later(PING_SECONDS, self._give_up)
         self.flush_soon()
 
     def _too_late(self) -> RpcError:
         return RpcError(grpc.StatusCode.DEADLINE_EXCEEDED, f"no answer from {self._peer} before the deadline")
-
-    def ping_acknowledged(self, payload: bytes) -> None:
-        """The peer is alive."""
-        if self._ping_timer is not None:
-            self._ping_timer.cancel()
-            self._ping_timer = None
-
-    def _give_up(self) -> None:
-        self.abort()  # Nobody would read a GOAWAY.
-        self._fail_calls(f"{self._peer} gave no sign of life")
 
     # What the server sends.
 
@@ -260,13 +249,20 @@ class ClientConnection(Connection[_Exchange], asyncio.Protocol):
             code = _HTTP_CODES.get(exchange.http_status, grpc.StatusCode.UNKNOWN)
             return RpcError(code, f"{self._peer} answered without a gRPC status (HTTP status {status or 'missing'})")
         if exchange.status != b"0":
-            code = _CODES.get(exchange.status, grpc.StatusCode.UNKNOWN)
-            return RpcError(code, unquote(exchange.message.decode("ascii", "replace")))
+            return self._failure(exchange.status, exchange.message)
         body = exchange.chunks[0] if len(exchange.chunks) == 1 else b"".join(exchange.chunks)
         if len(body) < 5 or body[0] != 0 or int.from_bytes(body[1:5], "big") != len(body) - 5:
             what = "a compressed message, which we do not take" if body[:1] == b"\1" else "what is not one gRPC message"
             return RpcError(grpc.StatusCode.INTERNAL, f"{self._peer} answered with {what}")
         return body[5:]
+
+    def _failure(self, status: bytes, message: bytes) -> RpcError:
+        code = _CODES.get(status)
+        if code is None:
+            # Only a number is shown: anything else could be anything.
+            shown = status.decode() if status.isdigit() and len(status) < 6 else "that is no number"
+            return RpcError(grpc.StatusCode.UNKNOWN, f"{self._peer} answered with a gRPC status {shown}")
+        return RpcError(code, unquote(message.decode("ascii", "replace")))
 
     def stream_reset(self, stream: _Exchange, code: int) -> None:
         """The server gave the call up."""

@@ -27,6 +27,7 @@ RECONNECT_SECONDS = 0.05
 CONNECT_SECONDS = 5.0
 # How often a call is sent that the peer refuses before it looks at it.
 MAX_SENDS = 10
+_GRACE_MILLISECONDS = 1_000
 
 Metadata = tuple[tuple[str, str], ...]
 
@@ -85,7 +86,8 @@ class Channel:
             (b"te", b"trailers"),
             (b"content-type", b"application/grpc"),
             (b"grpc-accept-encoding", b"identity"),
-            (b"grpc-timeout", b"%dm" % max(1, min(timeout * 1000, 99_999_999))),
+            # A little longer than our own timer: otherwise the sidecar's may fire first, and it words that as it likes.
+            (b"grpc-timeout", b"%dm" % max(1, min(timeout * 1000 + _GRACE_MILLISECONDS, 99_999_999))),
         ) + b"".join(frames.field(name.encode(), value.encode(), secret=True) for name, value in metadata)
 
     def _send(self, call: Call) -> asyncio.Future[Any]:
