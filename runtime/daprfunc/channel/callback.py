@@ -85,14 +85,15 @@ METHODS: MappingProxyType[bytes, Method] = MappingProxyType(
 )
 
 
-def find(path: bytes) -> Method:
+def find(app: App, path: bytes, metadata: HeaderList) -> Method:
     """Return the method at `path`.
 
     Raises:
-        CallerError: there is none; it names those that there are.
+        CallerError: there is none; it names those that there are, to a caller with the app's token.
     """
     method = METHODS.get(path)
     if method is None:
+        app.authorize(metadata)
         known = ", ".join(name.decode().rpartition("/")[2] for name in METHODS)
         text = f"no gRPC method {path[:200].decode('latin-1')}; dapr.proto.runtime.v1.AppCallback has {known}"
         raise CallerError(text, METHOD_NOT_ALLOWED)

@@ -232,8 +232,9 @@ class Http2Connection(Connection[_Request], asyncio.Protocol):
 
     async def _call(self, stream: _Request) -> None:
         try:
-            method = callback.find(stream.path)
-            message = await method(self._app, stream.headers or (), callback.message_of(bytes(stream.body)))
+            metadata = stream.headers or ()
+            method = callback.find(self._app, stream.path, metadata)
+            message = await method(self._app, metadata, callback.message_of(bytes(stream.body)))
         except InvocationError as error:
             self._fail_call(stream, error)
         except asyncio.CancelledError:
