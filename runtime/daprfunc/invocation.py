@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from daprfunc.payload import Payload
@@ -21,7 +21,7 @@ class Invocation:
 
     method: str
     payload: Payload
-    headers: Iterable[tuple[bytes, bytes]] = ()
+    headers: Iterable[tuple[bytes, bytes]] = field(default=(), repr=False)
 
     def header(self, name: bytes) -> str:
         """Return the value of a header, "" where there is none."""
@@ -41,3 +41,7 @@ class Reply(NamedTuple):
 
     body: bytes
     content_type: str
+
+    def __repr__(self) -> str:
+        # Not the body: it may hold secrets.
+        return f"Reply({len(self.body)} bytes, {self.content_type!r})"

@@ -27,6 +27,10 @@ class HttpResponse(NamedTuple):
     content_type: str = ""
     allow: str = ""
 
+    def __repr__(self) -> str:
+        # Not the body: it may hold secrets.
+        return f"HttpResponse({self.status}, {len(self.body)} bytes, {self.content_type!r})"
+
 
 CANCELLED = HttpResponse(500, b"the invocation was cancelled", TEXT)
 

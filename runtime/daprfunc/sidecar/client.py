@@ -48,7 +48,7 @@ class SecretRead:
 
     store: str
     key: str
-    metadata: tuple[tuple[str, str], ...] = ()
+    metadata: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     request: GetSecretRequest = field(init=False, repr=False, compare=False)
     _hash: int = field(init=False, repr=False, compare=False)
 
