@@ -128,6 +128,16 @@ async def test_a_stream_whose_window_is_closed_holds_up_no_other() -> None:
         await assert_well(served, peer, 99)
 
 
+async def test_only_streams_that_could_go_on_wait_for_the_connections_window() -> None:
+    """Else each WINDOW_UPDATE of one byte could make us go through thousands of streams that it does not help."""
+    async with serving() as served, http2(served.port, {Setting.INITIAL_WINDOW_SIZE: 0}) as peer:
+        peer.send(post(1, b"/big", b"100000"), frames.window_update(1, 100_000))
+        await served.until(lambda: blocked(served) == [1])
+        peer.send(*(post(stream, b"/big", b"100") for stream in range(3, 21, 2)))
+        await served.until(lambda: len(blocked(served)) == 10)
+        assert list(served.connection._blocked) == [1]
+
+
 async def test_windows_may_become_negative() -> None:
     async with serving() as served, http2(served.port) as peer:
         peer.send(frames.window_update(0, MIB), post(1, b"/big", b"200000"))

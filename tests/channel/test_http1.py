@@ -149,6 +149,15 @@ async def test_no_upgrade_is_offered_but_requests_that_ask_are_served(upgrade: b
         assert (await read_answer(reader)).body == b"4"
 
 
+async def test_a_request_that_asks_for_an_upgrade_stays_what_it_is() -> None:
+    more = b"connection: close, upgrade\r\nupgrade: h2c\r\n"
+    async with serving() as served, connected(served.port) as (reader, writer):
+        writer.write(post(b"/echo", b"body", more).replace(b"POST", b"PUT"))
+        answer = await read_answer(reader)
+        assert (answer.status, answer.headers["connection"]) == (405, "close")
+        assert b"PUT /echo: functions are invoked with POST" in answer.body
+
+
 async def test_connect_is_a_verb_like_others() -> None:
     async with serving() as served, connected(served.port) as (reader, writer):
         writer.write(b"CONNECT a:80 HTTP/1.1\r\n" + HOST + b"\r\n")

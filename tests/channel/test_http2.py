@@ -565,6 +565,15 @@ async def test_small_pieces_of_a_body_cost_little() -> None:
     await asyncio.sleep(2 * wire.ACK_SECONDS)
 
 
+async def test_nothing_is_kept_of_what_comes_after_the_end() -> None:
+    connection = Http2Connection(new_app(), asyncio.get_running_loop(), lambda _: None)
+    connection.connection_made(RecordingTransport())
+    connection.data_received(frames.settings({}) + headers(2, b""))
+    for _ in range(100):
+        connection.data_received(b"\0" * 1_000)
+    assert len(connection._rest) < 100
+
+
 async def test_messages_that_are_none() -> None:
     cases = {
         b"": ("3", "the call carries no whole gRPC message"),
