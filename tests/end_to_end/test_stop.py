@@ -91,7 +91,7 @@ def test_a_function_that_blocks_the_loop_is_named_and_does_not_keep_it_alive(
     app = start(APP, *EMBEDDED, "--drain-timeout", "0.5")
     pool.submit(call, app, "Block", 600)
     app.process.wait_for_output(
-        r"function 'Block' has blocked the event loop for over 1\.5 s at .*function_app\.py:\d+, so"
+        r"function 'Block' has blocked the event loop for over 1\.25 s at .*function_app\.py:\d+, so"
     )
     app.process.signal(signal.SIGTERM)
     assert app.process.wait() == 1
