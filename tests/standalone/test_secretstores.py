@@ -178,25 +178,22 @@ def test_keys_that_collide_once_flattened(write: Write, text: str, metadata: dic
 def test_a_relative_file_is_taken_from_the_working_directory_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for place in ("work", "components"):
-        (tmp_path / place).mkdir()
-        (tmp_path / place / "secrets.json").write_text(json.dumps({"from": place}))
+    places = {name: tmp_path / path for name, path in (("work", "work"), ("beside", "app/components"), ("app", "app"))}
+    for name, place in places.items():
+        place.mkdir(parents=True, exist_ok=True)
+        (place / "secrets.json").write_text(json.dumps({"from": name}))
     component = Component(
-        "store", "secretstores.local.file", "v1", {"secretsfile": "secrets.json"}, tmp_path / "components" / "c.yaml"
+        "store", "secretstores.local.file", "v1", {"secretsfile": "secrets.json"}, places["beside"] / "c.yaml"
     )
-    monkeypatch.chdir(tmp_path / "work")
-    assert open_file_store(component)[0].get("from") == {"from": "work"}
+    monkeypatch.chdir(places["work"])
+    for name, place in places.items():
+        assert open_file_store(component)[0].get("from") == {"from": name}
+        (place / "secrets.json").unlink()
 
-    (tmp_path / "work" / "secrets.json").unlink()
-    assert open_file_store(component)[0].get("from") == {"from": "components"}
-
-    (tmp_path / "components" / "secrets.json").unlink()
     with pytest.raises(StoreError) as caught:
         open_file_store(component)
-    assert str(caught.value) == (
-        f"there is no secretsFile 'secrets.json' in {tmp_path / 'work'} or {tmp_path / 'components'}: create it or "
-        "mend its path"
-    )
+    where = " or ".join(map(str, places.values()))
+    assert str(caught.value) == f"there is no secretsFile 'secrets.json' in {where}: create it or mend its path"
 
 
 def test_the_file_is_read_once(write: Write) -> None:

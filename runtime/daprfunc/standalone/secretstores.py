@@ -172,7 +172,7 @@ def open_file_store(component: Component) -> tuple[FileStore, list[str]]:
     """Open a ``secretstores.local.file``; its metadata: ``secretsFile``, ``nestedSeparator``, ``multiValued``.
 
     Dapr takes a relative ``secretsFile`` from the working directory. Where there is no such file, it is looked for
-    beside the component's own.
+    beside the component's own, and in the directory above: the app's, where components have one of their own in it.
 
     Args:
         component: what declares it.
@@ -208,7 +208,8 @@ def _secrets_path(declared: str, component_file: Path) -> Path:
         raise StoreError("metadata 'secretsFile' is missing: name the JSON file that holds the secrets")
     if "\0" in declared:
         raise StoreError("metadata 'secretsFile' is not a path: it holds a NUL character")
-    candidates = [Path(declared), component_file.parent / declared]
+    beside = component_file.absolute().parent
+    candidates = [Path(declared), beside / declared, beside.parent / declared]
     for path in candidates:
         # os.path.isfile, for pathlib's twin raises for a name that is too long.
         if os.path.isfile(path):  # noqa: PTH113
