@@ -111,6 +111,9 @@ async def test_slow_callers_are_looked_for_all_the_time(monkeypatch: pytest.Monk
 
 # TLS.
 
+# Up to Python 3.10, asyncio's TLS transport warns when it was the peer who closed.
+over_tls = pytest.mark.filterwarnings("ignore:unclosed transport <asyncio.sslproto:ResourceWarning")
+
 
 @pytest.fixture
 def authority() -> trustme.CA:
@@ -133,6 +136,7 @@ def trusting(authority: trustme.CA) -> ssl.SSLContext:
     return context
 
 
+@over_tls
 @pytest.mark.parametrize("http2_", [False, True], ids=["http1", "h2"])
 async def test_https(tls: ssl.SSLContext, trusting: ssl.SSLContext, http2_: bool) -> None:
     async with serving(tls=tls) as served:
@@ -145,6 +149,7 @@ async def test_https(tls: ssl.SSLContext, trusting: ssl.SSLContext, http2_: bool
         await served.until(lambda: not served.server.connections)
 
 
+@over_tls
 async def test_grpcs(tls: ssl.SSLContext, authority: trustme.CA) -> None:
     credentials = grpc.ssl_channel_credentials(authority.cert_pem.bytes())
     options = (("grpc.enable_http_proxy", 0),)
@@ -157,6 +162,7 @@ async def test_grpcs(tls: ssl.SSLContext, authority: trustme.CA) -> None:
         await served.until(lambda: not served.server.connections)
 
 
+@over_tls
 async def test_who_agreed_on_http2_has_to_speak_it(tls: ssl.SSLContext, trusting: ssl.SSLContext) -> None:
     trusting.set_alpn_protocols(["h2"])
     options = {"ssl": trusting, "server_hostname": "localhost"}
@@ -166,6 +172,7 @@ async def test_who_agreed_on_http2_has_to_speak_it(tls: ssl.SSLContext, trusting
         await served.until(lambda: not served.server.connections)
 
 
+@over_tls
 async def test_prior_knowledge_needs_no_alpn(tls: ssl.SSLContext, trusting: ssl.SSLContext) -> None:
     options = {"ssl": trusting, "server_hostname": "localhost"}
     async with serving(tls=tls) as served, http2(served.port, **options) as peer:
@@ -173,6 +180,7 @@ async def test_prior_knowledge_needs_no_alpn(tls: ssl.SSLContext, trusting: ssl.
         assert (await peer.reply(1)).body == b"body"
 
 
+@over_tls
 async def test_plain_text_on_a_port_with_tls(tls: ssl.SSLContext) -> None:
     async with serving(tls=tls) as served, connected(served.port) as (reader, writer):
         writer.write(POST)
@@ -180,6 +188,7 @@ async def test_plain_text_on_a_port_with_tls(tls: ssl.SSLContext) -> None:
         assert not served.server.connections
 
 
+@over_tls
 async def test_refusals_over_tls(tls: ssl.SSLContext, trusting: ssl.SSLContext) -> None:
     """No half-close there: the answer is followed by the close."""
     options = {"ssl": trusting, "server_hostname": "localhost"}
