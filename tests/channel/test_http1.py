@@ -67,8 +67,7 @@ async def gone(served: Served) -> None:
 )
 @pytest.mark.parametrize("piece", [1, 7, 10**9])
 async def test_requests(request_: bytes, body: bytes, piece: int) -> None:
-    if len(request_) > 1_000 * piece:
-        pytest.skip("so many pieces show no more")
+    piece = max(piece, len(request_) // 1_000)  # More pieces would show no more.
     async with serving() as served, connected(served.port) as (reader, writer):
         for _ in range(2):
             for at in range(0, len(request_), piece):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import ssl
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from typing import Any
 import grpc
 import httpx
 import pytest
+import trustme
 
 from daprfunc.rpc.dapr_pb2 import GetMetadataRequest, GetMetadataResponse, GetSecretRequest, GetSecretResponse
 from daprfunc.rpc.dapr_pb2_grpc import DaprServicer, add_DaprServicer_to_server
@@ -130,21 +130,21 @@ def test_invoke_calls_it(start: Start, protocol: str, ok: str, not_found: str) -
     assert invoke(app, "Echo", "--data", f"@{big}", *flags) == (0, big.read_text().rstrip("\n"), ok)
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
 def test_tls_on_the_apps_port(start: Start, tmp_path: Path) -> None:
+    authority = trustme.CA()
+    issued = authority.issue_cert("127.0.0.1")
     certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
-    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
-    kind = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1"]
-    command = ["openssl", "req", "-x509", *kind, *names, "-keyout", key, "-out", certificate]
-    subprocess.run(command, check=True, capture_output=True)
-    trust = ssl.create_default_context(cafile=str(certificate))
+    issued.cert_chain_pems[0].write_to_path(str(certificate))
+    issued.private_key_pem.write_to_path(str(key))
+    trust = ssl.create_default_context()
+    authority.configure_trust(trust)
     files = ("--app-tls-cert-file", str(certificate), "--app-tls-key-file", str(key))
     app = start(APP, *files, env={"DAPR_GRPC_PORT": str(free_port())}, trust=trust)
     assert app.http.post("/Echo", content=b"x").content == b"x"
     with httpx.Client(base_url=f"https://{app.address}", http1=False, http2=True, verify=trust, trust_env=False) as h2:
         reply = h2.post("/Echo", content=b"x")
         assert (reply.content, reply.http_version) == (b"x", "HTTP/2")
-    credentials = grpc.ssl_channel_credentials(certificate.read_bytes())
+    credentials = grpc.ssl_channel_credentials(authority.cert_pem.bytes())
     with grpc.secure_channel(app.address, credentials) as channel:
         check = channel.unary_unary("/dapr.proto.runtime.v1.AppCallbackHealthCheck/HealthCheck")
         assert check(b"", timeout=10) == b""
