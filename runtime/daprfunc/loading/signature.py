@@ -156,6 +156,8 @@ def _read(candidate: Candidate, call: Callable[..., Any]) -> _Reading:
 
 def _resolved(annotation: Any, call: Callable[..., Any]) -> Any:
     """The type that an annotation stands for; raises whatever evaluating it raises."""
+    if isinstance(annotation, type) and typing.get_origin(annotation) is None:
+        return annotation  # A plain class, as most are, stands for itself.
 
     def carrier() -> None: ...
 

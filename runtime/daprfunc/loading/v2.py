@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 import json
+from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -27,7 +28,9 @@ def find(root: Path, script: Path) -> list[Candidate]:
     app = _app(importer.import_script(script.stem, script, root), script)
     # One by one and not through get_functions(): that one gives all or, when it refuses one of them, none. (It also
     # warns about HTTP keys, which mean nothing here.)
-    return [_candidate(builder, app, root, script) for builder in app._function_builders]
+    # Nearly all functions are from one file.
+    inside = cache(lambda name: _inside(root, name))
+    return [_candidate(builder, app, root, script, inside) for builder in app._function_builders]
 
 
 def _app(module: ModuleType, script: Path) -> Any:
@@ -54,10 +57,12 @@ def _instances(module: ModuleType, kind: type) -> dict[int, tuple[str, Any]]:
     return {id(member): (name, member) for name, member in vars(module).items() if issubclass(type(member), kind)}
 
 
-def _candidate(builder: Any, app: Any, root: Path, script: Path) -> Candidate:
+def _candidate(builder: Any, app: Any, root: Path, script: Path, inside: Callable[[str], Path | None]) -> Candidate:
     function = builder._function
     name, call = str(function.get_function_name()), function.get_user_function()
-    file = _source(call, root) or script
+    # A blueprint may have it elsewhere than in the script.
+    code = getattr(inspect.unwrap(call), "__code__", None)
+    file = inside(code.co_filename if code else "") or script
     declaration = _declaration(function, file, name)
     refusal = _refusal(builder, app)
     if refusal:
@@ -88,8 +93,7 @@ def _refusal(builder: Any, app: Any) -> str:
     return ""
 
 
-def _source(call: Any, root: Path) -> Path | None:
-    """The file of a function, which a blueprint may have elsewhere than in the script."""
-    code = getattr(inspect.unwrap(call), "__code__", None)
-    file = Path(code.co_filename) if code else None
-    return file if file and file.is_relative_to(root) else None
+def _inside(root: Path, name: str) -> Path | None:
+    """The file of that name, if it is one of the app's."""
+    file = Path(name)
+    return file if name and file.is_relative_to(root) else None
