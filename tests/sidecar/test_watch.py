@@ -84,15 +84,19 @@ async def test_says_what_it_found(caplog: pytest.LogCaptureFixture, check: bool)
     assert all("--app-port 3001" in warning for warning in warnings)
 
 
-@pytest.mark.parametrize(("patience", "level"), [(60.0, "WARNING"), (-1.0, "ERROR")])
+@pytest.mark.parametrize(
+    ("quiet", "patience", "level"), [(60.0, 60.0, "INFO"), (0.0, 60.0, "WARNING"), (60.0, -1.0, "ERROR")]
+)
 async def test_a_missing_sidecar_is_said_and_found_when_it_comes(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
     unused_port: int,
+    quiet: float,
     patience: float,
     level: str,
 ) -> None:
     monkeypatch.setattr(module, "FIRST_DELAY", 0.01)
+    monkeypatch.setattr(module, "QUIET_SECONDS", quiet)
     caplog.set_level(logging.INFO)
     endpoint = Endpoint(port=unused_port)
     sidecar = Sidecar(Channel(endpoint), timeout=10)

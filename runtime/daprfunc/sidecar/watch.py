@@ -7,13 +7,15 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from daprfunc.errors import UNAUTHENTICATED, SidecarError
+from daprfunc.errors import UNAUTHENTICATED, UNAVAILABLE, SidecarError
 from daprfunc.sidecar.client import Sidecar
 
 log = logging.getLogger(__name__)
 
 FIRST_DELAY = 0.2
 MAX_DELAY = 5.0
+# daprd opens its API a moment after the app has opened its port, so at first a missing sidecar is no fault.
+QUIET_SECONDS = 2.0
 # What daprd may be told with --app-protocol for an app of ours, without and with TLS on the app's port.
 _PLAIN = ("http", "grpc", "h2c")
 _TLS = ("https", "grpcs")
@@ -55,10 +57,8 @@ async def watch(sidecar: Sidecar, endpoint: str, app: AppAddress, *, check: bool
             metadata = await sidecar.get_metadata()
         except SidecarError as error:
             waited = loop.time() - started
-            level = logging.ERROR if waited > patience else logging.WARNING
-            log.log(
-                level, "waiting for the Dapr sidecar at %s since %.0f s: %s%s", endpoint, waited, error, _advice(error)
-            )
+            level, advice = _level(error, waited, patience), _advice(error)
+            log.log(level, "waiting for the Dapr sidecar at %s since %.0f s: %s%s", endpoint, waited, error, advice)
             await asyncio.sleep(delay)
             continue
         log.info("Dapr sidecar %s at %s (app id '%s')", metadata.runtime_version, endpoint, metadata.id)
@@ -67,6 +67,12 @@ async def watch(sidecar: Sidecar, endpoint: str, app: AppAddress, *, check: bool
             for warning in mismatches(properties.port, properties.protocol, properties.channel_address, app):
                 log.warning("%s", warning)
         return
+
+
+def _level(error: SidecarError, waited: float, patience: float) -> int:
+    if waited > patience:
+        return logging.ERROR
+    return logging.INFO if error.status is UNAVAILABLE and waited < QUIET_SECONDS else logging.WARNING
 
 
 def _advice(error: SidecarError) -> str:
