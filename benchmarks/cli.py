@@ -115,12 +115,14 @@ def run(options: argparse.Namespace, tools: Toolbox) -> Results:
     if options.quick:
         load = [task for task in load if matches(str(task), QUICK_TASKS)]
         starts, memories, profiles = among(cases, QUICK_STARTS), [], []
+    # First what takes a moment and runs code of its own: if that fails, nothing that took long is lost with it.
+    profiled = measure_profiles(tools, profiles)
     return Results(
         about=about(tools, rounds=options.rounds, seconds=options.seconds),
         rows=measure_load(tools, load, options.rounds, options.seconds),
         start=measure_start(tools, starts, options.rounds) if "start" in experiments else {},
         memory=measure_memory(tools, memories) if "memory" in experiments else {},
-        profiles=measure_profiles(tools, profiles),
+        profiles=profiled,
     )
 
 

@@ -76,7 +76,8 @@ class LibraryConnection:
 
     async def _call(self, stream: int) -> None:
         headers, body = self.streams[stream]
-        method = callback.find(next(value for name, value in headers if name == b":path"))
+        path = next(value for name, value in headers if name == b":path")
+        method = callback.find(self._app, path, headers)
         message = await method(self._app, headers, callback.message_of(bytes(body)))
         self._state.send_headers(stream, [(b":status", b"200"), (b"content-type", b"application/grpc")])
         self._state.send_data(stream, b"\0" + len(message).to_bytes(4, "big") + message)
