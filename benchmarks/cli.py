@@ -97,6 +97,8 @@ def arguments() -> argparse.Namespace:
     options = parser.parse_args()
     options.rounds = options.rounds or (2 if options.quick else 5)
     options.seconds = options.seconds or (1.0 if options.quick else 2.0)
+    if options.seconds < 1:
+        parser.error("--seconds: bombardier fails with less than 1")
     return options
 
 
@@ -118,7 +120,7 @@ def run(options: argparse.Namespace, tools: Toolbox) -> Results:
     # First what takes a moment and runs code of its own: if that fails, nothing that took long is lost with it.
     profiled = measure_profiles(tools, profiles)
     return Results(
-        about=about(tools, rounds=options.rounds, seconds=options.seconds),
+        about=about(tools, rounds=options.rounds, seconds=options.seconds, experiments=",".join(experiments)),
         rows=measure_load(tools, load, options.rounds, options.seconds),
         start=measure_start(tools, starts, options.rounds) if "start" in experiments else {},
         memory=measure_memory(tools, memories) if "memory" in experiments else {},

@@ -67,7 +67,9 @@ def _pictures(results: Results) -> Lines:
         yield f"![{text}](docs/images/{name}.svg)\n"
     yield from _get(results)
     about = results.about
-    yield f"\nOne run of `make bench` at commit {about['commit']} on {about['machine']}, Python {about['python']}."
+    options = " ".join(f"--{name} {value}" for name, value in about["settings"].items())
+    yield f"\nOne run at commit {about['commit']} on {about['machine']}, Python {about['python']}:"
+    yield f"`python benchmarks/run.py {options}`"
 
 
 def _get(results: Results) -> Lines:
