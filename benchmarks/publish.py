@@ -60,6 +60,8 @@ def _about(results: Results) -> Lines:
     for name, value in results.about.items():
         text = ", ".join(f"{key} {one}" for key, one in value.items()) if isinstance(value, dict) else value
         yield f"- {name}: {text}"
+    options = " ".join(f"--{name} {value}" for name, value in results.about["settings"].items())
+    yield f"- the same again: `python benchmarks/run.py {options}`"
 
 
 def _pictures(results: Results) -> Lines:
@@ -67,9 +69,7 @@ def _pictures(results: Results) -> Lines:
         yield f"![{text}](docs/images/{name}.svg)\n"
     yield from _get(results)
     about = results.about
-    options = " ".join(f"--{name} {value}" for name, value in about["settings"].items())
-    yield f"\nOne run at commit {about['commit']} on {about['machine']}, Python {about['python']}:"
-    yield f"`python benchmarks/run.py {options}`"
+    yield f"\nOne run at commit {about['commit']} on {about['machine']}, Python {about['python']}."
 
 
 def _get(results: Results) -> Lines:
