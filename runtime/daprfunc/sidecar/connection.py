@@ -10,7 +10,7 @@ from urllib.parse import unquote
 import grpc
 
 from daprfunc.http2 import frames
-from daprfunc.http2.connection import Connection, Headers, ProtocolError, Stream
+from daprfunc.http2.connection import STREAM_WINDOW, Connection, Headers, ProtocolError, Stream
 from daprfunc.http2.frames import END_HEADERS, ErrorCode, Setting
 from daprfunc.sidecar.call import CLOSED, HINT, Call, RpcError, fail
 
@@ -73,7 +73,7 @@ class ClientConnection(Connection[_Exchange], asyncio.Protocol):
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, peer: str, send_again: Callable[[Call], None]) -> None:
-        super().__init__(loop, {Setting.ENABLE_PUSH: 0, Setting.INITIAL_WINDOW_SIZE: 1_048_576})
+        super().__init__(loop, {Setting.ENABLE_PUSH: 0, Setting.INITIAL_WINDOW_SIZE: STREAM_WINDOW})
         self.greeted: asyncio.Future[None] = loop.create_future()
         self.ended: asyncio.Future[None] = loop.create_future()
         self.failure: str | None = None
