@@ -34,7 +34,7 @@ ARROWS: Mapping[str, set[str]] = {
     "conversion": {"errors", "payload"},
     "expressions": {"errors", "payload"},
     # The sidecar, ours to call and ours to be.
-    "sidecar": {"endpoint", "errors", "http2", "rpc"},
+    "sidecar": {"deadlines", "endpoint", "errors", "http2", "rpc"},
     "standalone": {"errors", "rpc"},
     # One invocation.
     "bindings": {"conversion", "endpoint", "errors", "expressions", "model", "payload", "sidecar"},

@@ -73,7 +73,8 @@ class Dispatcher:
         self.in_flight = 0
         self._reasons = reasons
         self._limit = limits.max_concurrency
-        self._deadlines = Deadlines(limits.function_timeout)
+        self._deadlines = Deadlines(limits.function_timeout, self._expire)
+        self._expired: set[asyncio.Task[Any]] = set()
         self._timeout = limits.function_timeout
         self._idle = asyncio.Event()
         self._idle.set()
@@ -96,7 +97,7 @@ class Dispatcher:
         try:
             return await plan.run(invocation)
         except asyncio.CancelledError:
-            if self._deadlines.expired(task):
+            if task in self._expired:
                 raise self._too_slow(plan) from None
             raise
         except SidecarError as error:
@@ -110,6 +111,7 @@ class Dispatcher:
             raise AppError(f"Function invocation failed: {type(error).__name__} in the runtime", INTERNAL) from None
         finally:
             self._deadlines.stop(task)
+            self._expired.discard(task)
             self.in_flight -= 1
             if not self.in_flight:
                 self._idle.set()
@@ -130,6 +132,10 @@ class Dispatcher:
         routes = [plan.route for plan in self.plans.values()]
         listed = ", ".join(sorted(routes)[:_LISTED]) + (", ..." if len(routes) > _LISTED else "")
         raise CallerError(f"no function has the route '{method[:200]}'; there are: {listed}", NOT_FOUND)
+
+    def _expire(self, task: asyncio.Task[Any]) -> None:
+        self._expired.add(task)
+        task.cancel()
 
     def _too_slow(self, plan: Plan) -> AppError:
         text = f"function '{plan.function.name}' took more than functionTimeout, {self._timeout:g} s"

@@ -245,7 +245,7 @@ class Http2Connection(Connection[_Request], asyncio.Protocol):
         else:
             head = frames.frame(frames.HEADERS, END_HEADERS, stream.id, _GRPC_HEAD)
             tail = frames.frame(frames.HEADERS, END_HEADERS | END_STREAM, stream.id, _GRPC_OK)
-            self._send(stream, head, b"\0" + len(message).to_bytes(4, "big") + message, tail)
+            self._send(stream, head, frames.grpc_message(message), tail)
 
     def _fail_call(self, stream: _Request, error: InvocationError) -> None:
         text = str(error).encode("utf-8", "replace")[:MAX_MESSAGE].decode("utf-8", "ignore")

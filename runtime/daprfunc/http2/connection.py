@@ -137,7 +137,10 @@ class Connection(Generic[S]):
         self._rest = b""
         self._settings_seen = False
         self._settings_rate = Rate(MAX_SETTINGS_PER_SECOND)
-        self._block: tuple[int, int, bytearray] | None = None
+        # The flags of an unfinished header block's first frame, and what of the block is there.
+        self._block: tuple[int, bytearray] | None = None
+        # The only kind of frame, and its stream, that may come next; None while any may.
+        self._awaited: tuple[int, int] | None = (frames.SETTINGS, 0)
         self._last_peer_stream = 0
         self._send_window = frames.DEFAULT_WINDOW
         self._received = 0
@@ -213,24 +216,23 @@ class Connection(Generic[S]):
             length = high << 8 | low
             if length > frames.MIN_MAX_FRAME_SIZE:
                 raise ProtocolError(ErrorCode.FRAME_SIZE_ERROR, f"a frame of {length} bytes; 16384 is the most")
-            end = position + HEADER_SIZE + length
-            if end > size:
+            start, position = position + HEADER_SIZE, position + HEADER_SIZE + length
+            if position > size:
+                position = start - HEADER_SIZE
                 break
-            self._frame(kind, flags, stream_id & 0x7FFFFFFF, data[position + HEADER_SIZE : end])
-            position = end
+            stream_id &= 0x7FFFFFFF
+            if self._awaited is not None and self._awaited != (kind, stream_id):
+                raise ProtocolError(ErrorCode.PROTOCOL_ERROR, self._not_awaited())
+            if kind >= len(self._handlers):
+                continue  # RFC 9113, section 4.1: unknown types are ignored.
+            try:
+                self._handlers[kind](flags, stream_id, data[start:position])
+            except StreamError as error:
+                self._fail_stream(error)
         self._rest = data[position:]
 
-    def _frame(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
-        if self._block is not None and (kind != frames.CONTINUATION or stream_id != self._block[0]):
-            raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "a header block was not finished")
-        if not self._settings_seen and kind != frames.SETTINGS:
-            raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "the first frame was not SETTINGS")
-        if kind >= len(self._handlers):
-            return  # RFC 9113, section 4.1: unknown types are ignored.
-        try:
-            self._handlers[kind](flags, stream_id, payload)
-        except StreamError as error:
-            self._fail_stream(error)
+    def _not_awaited(self) -> str:
+        return "a header block was not finished" if self._settings_seen else "the first frame was not SETTINGS"
 
     def _fail_stream(self, error: StreamError) -> None:
         stream = self.streams.get(error.stream_id)
@@ -281,7 +283,8 @@ class Connection(Generic[S]):
         if flags & END_HEADERS:
             self._header_block(flags, stream_id, payload)
         else:
-            self._block = (stream_id, flags, bytearray(payload))
+            self._block = (flags, bytearray(payload))
+            self._awaited = (frames.CONTINUATION, stream_id)
 
     def _without_priority(self, stream_id: int, payload: bytes) -> bytes:
         if len(payload) < 5:
@@ -293,10 +296,10 @@ class Connection(Generic[S]):
     def _on_continuation(self, flags: int, stream_id: int, payload: bytes) -> None:
         if self._block is None:
             raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "CONTINUATION without HEADERS")
-        _, first_flags, block = self._block
+        first_flags, block = self._block
         block += payload
         if flags & END_HEADERS:
-            self._block = None
+            self._block = self._awaited = None
             self._header_block(first_flags, stream_id, bytes(block))
         elif not payload or len(block) > MAX_HEADER_BYTES:
             # Empty ones are legal, but nobody needs them and a flood of them would cost us without end.
@@ -368,7 +371,8 @@ class Connection(Generic[S]):
             return
         if len(payload) % 6:
             raise ProtocolError(ErrorCode.FRAME_SIZE_ERROR, "SETTINGS of a size that is no multiple of 6")
-        self._settings_seen = True
+        if not self._settings_seen:
+            self._settings_seen, self._awaited = True, None
         if self._settings_rate.exceeded(self.loop.time()):
             raise ProtocolError(ErrorCode.ENHANCE_YOUR_CALM, f"over {MAX_SETTINGS_PER_SECOND} SETTINGS in a second")
         # The last value of each parameter is the one that stays: no need to go through the streams for the others.

@@ -78,6 +78,11 @@ def frame(kind: int, flags: int, stream_id: int, payload: bytes = b"") -> bytes:
     return _pack_head(size >> 8, size & 0xFF, kind, flags, stream_id) + payload
 
 
+def grpc_message(message: bytes) -> bytes:
+    """Return a message with gRPC's own prefix: not compressed, and its length."""
+    return b"\0" + _UINT32.pack(len(message)) + message
+
+
 def window_update(stream_id: int, increment: int) -> bytes:
     """Return a frame that lets the peer send `increment` more bytes."""
     return frame(WINDOW_UPDATE, 0, stream_id, _UINT32.pack(increment))

@@ -72,7 +72,8 @@ class Sidecar:
     """One sidecar's API.
 
     Args:
-        channel: anything with grpc's channel interface whose calls can be awaited; see :mod:`.transport`.
+        channel: anything with grpc's channel interface whose calls can be awaited; see :mod:`.transport`. If it has a
+            ``flush``, that is called when calls were made that may go out together.
         timeout: seconds until a call is given up.
         api_token: sent with every call, where daprd demands one (DAPR_API_TOKEN).
     """
@@ -82,7 +83,9 @@ class Sidecar:
         self._stub: Any = DaprStub(channel)  # type: ignore[no-untyped-call]
         self._timeout = timeout
         self._metadata = (("dapr-api-token", api_token),) if api_token else ()
-        self._secrets: Coalescer[SecretRead, Mapping[str, str]] = Coalescer(self._get_secret, _values)
+        self._secrets: Coalescer[SecretRead, Mapping[str, str]] = Coalescer(
+            self._get_secret, _values, begun=getattr(channel, "flush", lambda: None)
+        )
         self.get_secret = self._secrets.read
 
     def _get_secret(self, read: SecretRead) -> Awaitable[GetSecretResponse]:

@@ -25,6 +25,7 @@ class Coalescer(Generic[K, V]):
     Args:
         read: begins to read a key; what it returns is made a future of, unless it is one.
         take: makes the value of a read that has ended, or raises what its readers get instead.
+        begun: called when all reads have begun that were asked for in one turn of the loop.
         hold: see above.
     """
 
@@ -33,14 +34,17 @@ class Coalescer(Generic[K, V]):
         read: Callable[[K], Awaitable[Any]],
         take: Callable[[K, asyncio.Future[Any]], V] = lambda _, ended: ended.result(),
         *,
+        begun: Callable[[], None] = lambda: None,
         hold: float = HOLD_SECONDS,
     ) -> None:
         self._read = read
         self._take = take
+        self._begun = begun
         self._hold = hold
         self._loop = asyncio.get_running_loop()
         self._keys: dict[K, _Key[V]] = {}
-        self._reads: dict[asyncio.Future[Any], list[asyncio.Future[V]]] = {}
+        self._unbegun: list[tuple[K, _Key[V], list[asyncio.Future[V]]]] = []
+        self._reads: dict[asyncio.Future[Any], tuple[K, _Key[V], list[asyncio.Future[V]]]] = {}
         self._closed: Exception | None = None
 
     def read(self, key: K) -> asyncio.Future[V]:
@@ -66,19 +70,24 @@ class Coalescer(Generic[K, V]):
     def _start(self, key: K, state: _Key[V], readers: list[asyncio.Future[V]]) -> None:
         state.reads += 1
         state.unbegun = readers
-        self._loop.call_soon(self._begin, key, state, readers)
+        if not self._unbegun:
+            self._loop.call_soon(self._begin)
+        self._unbegun.append((key, state, readers))
 
-    def _begin(self, key: K, state: _Key[V], readers: list[asyncio.Future[V]]) -> None:
-        state.unbegun = None
-        if all(future.done() for future in readers):
-            self._finish(key, state)
-            return
-        read = asyncio.ensure_future(self._read(key))
-        self._reads[read] = readers
-        read.add_done_callback(lambda ended: self._ended(key, state, ended))
+    def _begin(self) -> None:
+        unbegun, self._unbegun = self._unbegun, []
+        for key, state, readers in unbegun:
+            state.unbegun = None
+            if _nobody_waits(readers):
+                self._finish(key, state)
+                continue
+            read = asyncio.ensure_future(self._read(key))
+            self._reads[read] = key, state, readers
+            read.add_done_callback(self._ended)
+        self._begun()
 
-    def _ended(self, key: K, state: _Key[V], read: asyncio.Future[Any]) -> None:
-        readers = self._reads.pop(read)
+    def _ended(self, read: asyncio.Future[Any]) -> None:
+        key, state, readers = self._reads.pop(read)
         self._finish(key, state)
         if read.cancelled():
             for future in readers:
@@ -94,12 +103,11 @@ class Coalescer(Generic[K, V]):
                     future.set_result(value)
 
     def _start_next(self, key: K, state: _Key[V]) -> None:
-        readers = [future for future in state.waiting if not future.done()]
-        state.waiting = []
+        readers, state.waiting = state.waiting, []
         if state.timer is not None:
             state.timer.cancel()
             state.timer = None
-        if readers:
+        if not _nobody_waits(readers):
             self._start(key, state, readers)
 
     def _finish(self, key: K, state: _Key[V]) -> None:
@@ -125,10 +133,14 @@ class Coalescer(Generic[K, V]):
             state.waiting = []
         reads = list(self._reads)
         for read in reads:
-            _fail(self._reads[read], reason)
+            _fail(self._reads[read][2], reason)
             read.cancel()
         await asyncio.gather(*reads, return_exceptions=True)
         await self.idle()
+
+
+def _nobody_waits(readers: Iterable[asyncio.Future[V]]) -> bool:
+    return all([future.done() for future in readers])
 
 
 def _fail(readers: Iterable[asyncio.Future[V]], error: Exception) -> None:

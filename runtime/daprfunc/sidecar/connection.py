@@ -44,13 +44,13 @@ _RESET_CODES: dict[int, grpc.StatusCode] = {
 class _Exchange(Stream):
     """A call on the wire, and what of the response is there."""
 
-    __slots__ = ("call", "chunks", "heard", "http_status", "message", "size", "status", "timer")
+    __slots__ = ("call", "chunks", "heard", "http_status", "message", "size", "status")
 
-    def __init__(self, stream_id: int, send_window: int, call: Call, timer: asyncio.TimerHandle, heard: int) -> None:
+    def __init__(self, stream_id: int, send_window: int, call: Call, heard: int) -> None:
         super().__init__(stream_id, send_window)
+        # How often the server had sent something when the call was sent.
         self.heard = heard
         self.call = call
-        self.timer = timer
         self.chunks: list[bytes] = []
         self.size = 0
         self.http_status = b""
@@ -143,37 +143,30 @@ class ClientConnection(Connection[_Exchange], asyncio.Protocol):
 
     def send(self, call: Call) -> None:
         """Send a call; there must be room for it."""
-        timer = self.loop.call_at(call.deadline, self._expire, self._next_id)
-        exchange = _Exchange(self._next_id, self._peer_initial_window, call, timer, self._heard)
-        self._next_id += 2
-        self.streams[exchange.id] = exchange
-        call.future.add_done_callback(lambda future: self._left(exchange) if future.cancelled() else None)
-        head = frames.frame(frames.HEADERS, END_HEADERS, exchange.id, call.head)
-        self.send_body(exchange, head, b"\0" + len(call.message).to_bytes(4, "big") + call.message, b"")
+        stream_id = self._next_id
+        self._next_id = stream_id + 2
+        exchange = self.streams[stream_id] = _Exchange(stream_id, self._peer_initial_window, call, self._heard)
+        call.carrier, call.stream_id = self, stream_id
+        head = frames.frame(frames.HEADERS, END_HEADERS, stream_id, call.head)
+        self.send_body(exchange, head, frames.grpc_message(call.message), b"")
         self.flush_soon()
 
-    def _left(self, exchange: _Exchange) -> None:
+    def abandon(self, stream_id: int) -> None:
         """The caller waits no longer."""
-        if not exchange.closed:
-            self.reset(exchange.id, ErrorCode.CANCEL)
+        if stream_id in self.streams:
+            self.reset(stream_id, ErrorCode.CANCEL)
             self.flush_soon()
 
-    async def room(self, deadline: float) -> None:
-        """Wait until there is room for one call, or the connection is no longer usable.
-
-        Raises:
-            RpcError: the deadline came first.
-        """
+    async def room(self) -> None:
+        """Wait until there is room for one call, or the connection is no longer usable."""
         waiter: asyncio.Future[None] = self.loop.create_future()
         self._waiting.append(waiter)
         try:
-            await asyncio.wait({waiter}, timeout=max(0.0, deadline - self.loop.time()))
+            await waiter
         except asyncio.CancelledError:
-            if not waiter.cancel():
+            if not waiter.cancelled():
                 self._admit()  # It was let in and leaves: the next one may have its place.
             raise
-        if waiter.cancel():
-            fail(grpc.StatusCode.DEADLINE_EXCEEDED, f"{self._peer} took no further call before the deadline")
 
     def _admit(self) -> None:
         room = self._peer_max_streams - len(self.streams) if self.usable else len(self._waiting)
@@ -183,17 +176,14 @@ class ClientConnection(Connection[_Exchange], asyncio.Protocol):
                 waiter.set_result(None)
                 room -= 1
 
-    def _expire(self, stream_id: int) -> None:
-        exchange = self.streams.get(stream_id)
-        if exchange is None:
-            return
-        if exchange.heard == self._heard:
+    def expire(self, call: Call) -> None:
+        """A call of this connection has reached its deadline."""
+        if self.streams[call.stream_id].heard == self._heard:
             # Not a byte since the call was sent: the peer may be gone without a word, and then the next calls must not
             # wait for it as well. They get a connection of their own; this one ends with its last call.
             self._going_away = True
-        self.reset(stream_id, ErrorCode.CANCEL)
-        exchange.call.settle(self._too_late())
-        self.flush_soon()
+        self.abandon(call.stream_id)
+        call.settle(self._too_late())
 
     def _too_late(self) -> RpcError:
         return RpcError(grpc.StatusCode.DEADLINE_EXCEEDED, f"no answer from {self._peer} before the deadline")
@@ -268,7 +258,7 @@ class ClientConnection(Connection[_Exchange], asyncio.Protocol):
         """The server gave the call up."""
         if code == ErrorCode.REFUSED_STREAM:
             self._refused(stream)
-        elif code == ErrorCode.CANCEL and stream.call.deadline - self.loop.time() < _CLOCK_SECONDS:
+        elif code == ErrorCode.CANCEL and stream.call.remaining() < _CLOCK_SECONDS:
             stream.call.settle(self._too_late())
         else:
             name = ErrorCode(code).name if code in ErrorCode.__members__.values() else str(code)
@@ -278,12 +268,12 @@ class ClientConnection(Connection[_Exchange], asyncio.Protocol):
     def _refused(self, exchange: _Exchange) -> None:
         call = exchange.call
         call.refusals += 1
-        if not call.future.done():
+        if not call.done():
             self._send_again(call)
 
     def stream_closed(self, stream: _Exchange) -> None:
         """A call ended: another may begin."""
-        stream.timer.cancel()
+        stream.call.carrier = None
         if self._waiting:
             self._admit()
         if not self.usable and not self.streams:

@@ -16,6 +16,7 @@ from typing import Any
 import grpc
 from google.protobuf.message import DecodeError
 
+from daprfunc.deadlines import Deadlines
 from daprfunc.endpoint import Endpoint
 from daprfunc.http2 import frames
 from daprfunc.sidecar.call import CLOSED, HINT, Call, RpcError, fail
@@ -52,14 +53,14 @@ class Channel:
         request_serializer: Callable[[Any], bytes],
         response_deserializer: Callable[[bytes], Any],
         **_: object,
-    ) -> Callable[..., asyncio.Future[Any]]:
+    ) -> Callable[..., Call]:
         """Return a callable for one method (grpc.aio.Channel.unary_unary).
 
         The callable takes the request, `timeout` in seconds and `metadata`; awaiting it gives the response or raises
         :class:`RpcError`.
         """
         # Every call of a method carries the same head, as long as its metadata and its timeout do not change.
-        heads: dict[tuple[Metadata, float], bytes] = {}
+        heads: dict[tuple[Metadata, float], tuple[bytes, Deadlines[Call]]] = {}
 
         def deserialize(message: bytes) -> Any:
             try:
@@ -67,13 +68,16 @@ class Channel:
             except DecodeError:
                 fail(grpc.StatusCode.INTERNAL, f"{self._endpoint} answered {method} with another message")
 
-        def call(request: Any, *, timeout: float, metadata: Metadata = ()) -> asyncio.Future[Any]:
-            head = heads.get((metadata, timeout))
-            if head is None:
+        def call(request: Any, *, timeout: float, metadata: Metadata = ()) -> Call:
+            found = heads.get((metadata, timeout))
+            if found is None:
                 heads.clear()
-                head = heads[metadata, timeout] = self._head(method, metadata, timeout)
-            message = request_serializer(request)
-            return self._send(Call(head, message, deserialize, self._loop, timeout))
+                found = heads[metadata, timeout] = (
+                    self._head(method, metadata, timeout),
+                    Deadlines(timeout, self._expire),
+                )
+            head, deadlines = found
+            return self._send(Call(head, request_serializer(request), deserialize, deadlines, self._loop))
 
         return call
 
@@ -90,29 +94,42 @@ class Channel:
             (b"grpc-timeout", b"%dm" % max(1, min(timeout * 1000 + _GRACE_MILLISECONDS, 99_999_999))),
         ) + b"".join(frames.field(name.encode(), value.encode(), secret=True) for name, value in metadata)
 
-    def _send(self, call: Call) -> asyncio.Future[Any]:
+    def _send(self, call: Call) -> Call:
         connection = self._connection
         if connection is not None and connection.has_room:
             connection.send(call)
         else:
             self._send_later(call)
-        return call.future
+        return call
+
+    def flush(self) -> None:
+        """Write what the calls so far have queued, where it would otherwise wait for the next turn of the loop."""
+        if self._connection is not None:
+            self._connection.flush()
+
+    def _expire(self, call: Call) -> None:
+        if call.carrier is not None:
+            call.carrier.expire(call)
+        else:
+            call.settle(RpcError(grpc.StatusCode.DEADLINE_EXCEEDED, f"{call.obstacle} before the deadline"))
 
     def _send_later(self, call: Call) -> None:
         """Send when there is a connection that takes the call."""
         task = self._loop.create_task(self._wait_and_send(call))
         self._sending.add(task)
         task.add_done_callback(self._sending.discard)
-        call.future.add_done_callback(lambda _: task.cancel())
+        call.add_done_callback(lambda _: task.cancel())
 
     async def _wait_and_send(self, call: Call) -> None:
         try:
             while call.refusals < MAX_SENDS:
                 connection = self._connection
                 if connection is None or not connection.usable:
-                    connection = await self._connect(call.deadline)
+                    call.obstacle = f"no connection to {self._endpoint}"
+                    connection = await self._connect()
+                call.obstacle = f"{self._endpoint} took no further call"
                 while connection.usable and not connection.has_room:
-                    await connection.room(call.deadline)
+                    await connection.room()
                 if connection.usable:
                     connection.send(call)
                     return
@@ -121,7 +138,7 @@ class Channel:
         except RpcError as error:
             call.settle(error)
 
-    async def _connect(self, deadline: float) -> ClientConnection:
+    async def _connect(self) -> ClientConnection:
         if self._closed:
             fail(grpc.StatusCode.UNAVAILABLE, CLOSED)
         attempt = self._connecting
@@ -129,9 +146,7 @@ class Channel:
             attempt = self._connecting = self._loop.create_task(self._open())
             attempt.add_done_callback(self._connected)
         # One caller that leaves must not take the connection from those who wait with it: wait() cancels nothing.
-        await asyncio.wait({attempt}, timeout=max(0.0, deadline - self._loop.time()))
-        if not attempt.done():
-            fail(grpc.StatusCode.DEADLINE_EXCEEDED, f"no connection to {self._endpoint} before the deadline")
+        await asyncio.wait({attempt})
         if attempt.cancelled():
             fail(grpc.StatusCode.UNAVAILABLE, CLOSED)
         try:
