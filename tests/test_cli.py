@@ -3,6 +3,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
+import shlex
 import socket
 import subprocess
 import sys
@@ -64,6 +65,24 @@ def test_version_and_help_with_examples(run: Run) -> None:
         text = run(*filter(None, [command]), "--help").stdout
         assert "Examples:" in text, command
     assert "--max-concurrency" in run("start", "--help").stdout
+
+
+@pytest.mark.parametrize("command", ["", "start", "invoke"])
+def test_the_help_has_examples_that_can_be_typed(
+    run: Run, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my-app").symlink_to(EXAMPLE)
+    (tmp_path / "components").symlink_to(EXAMPLE / "components")
+    monkeypatch.chdir(tmp_path)
+    text = run(*filter(None, [command]), "--help").stdout
+    _, examples = text.split("  Examples:\n")
+    lines = [re.split(r" {2,}", line.strip())[0] for line in examples.splitlines()]
+    assert lines
+    for line in lines:
+        words = shlex.split(line)
+        name, *arguments = words[words.index("daprfunc") + 1 :]
+        cli.main.commands[name].make_context(name, arguments)
+    assert "\\b" not in text
 
 
 def test_the_readme_knows_every_flag_and_every_flag_of_the_readme_is_known() -> None:
@@ -175,15 +194,19 @@ def test_check_warns_of_what_it_assumed(run: Run) -> None:
         ("import nothing_of_this_name\n", "no module 'nothing_of_this_name'"),
         ("raise ValueError('a\\nb')\n", "ValueError"),
         ("@app.queue_trigger('q', 'n', 'c')\ndef F(q): ...\n", "queueTrigger"),
+        ("", "no function in it"),
     ],
 )
 def test_an_app_of_which_nothing_loads_exits_1(run: Run, app: Callable[[str], Path], source: str, says: str) -> None:
     directory = app(source)
     checked = run("check", directory)
+    listed = run("list", directory)
+    assert listed.stdout == ""
     # In a process of its own: what starts an app takes over signals and the log.
     command = [sys.executable, "-m", "daprfunc", "start", str(directory), "--app-port", "0"]
     started = subprocess.run(command, capture_output=True, text=True, check=False)
-    for code, output in ((checked.exit_code, checked.stderr), (started.returncode, started.stderr)):
+    ends = [(result.exit_code, result.stderr) for result in (checked, listed)]
+    for code, output in (*ends, (started.returncode, started.stderr)):
         assert code == 1, output
         errors = [line for line in output.splitlines() if line.startswith("error: ")]
         assert len(errors) == 1
@@ -247,6 +270,13 @@ def test_list_json_is_stable_and_alone_on_standard_output(run: Run, app: Callabl
         [{"file", "parameter", "message"}],
     )
     assert "loading" in result.stderr
+
+
+def test_list_json_of_broken_functions_is_json_and_exits_1(run: Run, app: Callable[[str], Path]) -> None:
+    result = run("list", app("@invoked\ndef Broken(payload, what): ...\n"), "--json")
+    document = json.loads(result.stdout)
+    assert ([broken["name"] for broken in document["broken"]], document["functions"]) == (["Broken"], [])
+    assert (result.exit_code, result.stderr) == (1, "")
 
 
 @pytest.mark.parametrize("protocol", ["http", "grpc"])

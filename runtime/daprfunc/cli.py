@@ -37,6 +37,11 @@ def _text(name: str, help_text: str, metavar: str = "TEXT") -> Callable[[F], F]:
     return click.option(name, metavar=metavar, help=help_text)
 
 
+def _examples(*lines: str) -> str:
+    """Return an epilog whose lines click leaves as they are, which a line with a backspace asks for."""
+    return "\b\n" + "\n".join(["Examples:", *(f"  {line}" for line in lines)])
+
+
 def _port(name: str, help_text: str) -> Callable[[F], F]:
     return _text(name, help_text, "PORT")
 
@@ -63,22 +68,29 @@ class _Commands(click.Group):
             ctx.exit(_FAILED)
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=_examples(
+        "daprfunc start                               the app here, beside a sidecar that runs",
+        "daprfunc start --resources-path components   with an embedded sidecar, no Dapr needed",
+        "dapr run --app-id my-app --app-port 3001 --app-protocol grpc -- daprfunc start",
+        "daprfunc invoke RetrieveSecret --data '{}'   call a function of a running app",
+        "daprfunc check my-app                        say all that is wrong with an app",
+    ),
+)
 @click.version_option(__version__, prog_name="daprfunc")
 def main() -> None:
-    r"""Run Azure Functions apps written in Python on Dapr.
-
-    \b
-    Examples:
-      daprfunc start                                    the app in this directory, on a sidecar that runs
-      daprfunc start my-app --resources-path components with an embedded sidecar, no Dapr needed
-      dapr run --app-id my-app --app-port 3001 --app-protocol grpc -- daprfunc start my-app
-      daprfunc invoke RetrieveSecret --data '{}'        call a function of a running app
-      daprfunc check my-app                             say what is wrong with it; exit status 1 if anything is
-    """
+    """Run Azure Functions apps written in Python on Dapr."""
 
 
-@main.command()
+@main.command(
+    epilog=_examples(
+        "daprfunc start",
+        "daprfunc start my-app --app-port 8080 --dapr-grpc-port 50001",
+        "daprfunc start my-app --resources-path my-app/components --log-format json",
+    )
+)
 @_app_dir
 @_port("--app-port", "Port to listen on; 0 takes a free one.  [DAPR_APP_PORT, APP_PORT; default 3001]")
 @_text("--app-address", "Address to listen on.  [APP_CHANNEL_ADDRESS; default 127.0.0.1]", "HOST")
@@ -93,22 +105,17 @@ def main() -> None:
 )
 @_text("--dapr-grpc-endpoint", "The sidecar's gRPC API.  [DAPR_GRPC_ENDPOINT; default 127.0.0.1:50001]", "ENDPOINT")
 @_port("--dapr-grpc-port", "The sidecar's gRPC port on this machine.  [DAPR_GRPC_PORT]")
-@_text("--log-level", "trace, debug, information, warning, error, critical or none.  [default information]", "LEVEL")
-@_text("--log-format", "text or json.  [default text]", "FORMAT")
+@_text("--log-level", "trace, debug, information, warning, error, critical or none.  [DAPR_LOG_LEVEL]", "LEVEL")
+@_text("--log-format", "text or json.  [DAPR_LOG_FORMAT; default text]", "FORMAT")
 @_text("--max-body-size", "Largest request body, such as 512Ki.  [DAPR_MAX_BODY_SIZE; default 4Mi]", "SIZE")
 @_text("--max-concurrency", "Invocations in flight at most.  [DAPR_APP_MAX_CONCURRENCY; default 1000]", "N")
-@_text("--drain-timeout", "Seconds that running invocations may take after SIGTERM.  [default 30]", "SECONDS")
+@_text("--drain-timeout", "Seconds to finish after SIGTERM.  [DAPR_GRACEFUL_SHUTDOWN_SECONDS; default 30]", "SECONDS")
 @click.option("--mask-secrets", is_flag=True, default=None, help="Mask secret values in the app's own log and errors.")
 def start(app_dir: Path, **flags: object) -> None:
-    r"""Serve the app in APP_DIR (default: this directory) until SIGTERM or SIGINT.
+    """Serve an app until SIGTERM or SIGINT.
 
-    \b
-    Examples:
-      daprfunc start
-      daprfunc start my-app --app-port 8080 --dapr-grpc-port 50001
-      daprfunc start my-app --resources-path my-app/components --log-format json
-
-    Each option has a twin in the environment or in the app's settings files; the README lists them.
+    The app is the one in APP_DIR (default: this directory).
+    Most options have a twin in the environment or in the app's settings files; the README has them all.
     """
     from daprfunc import host  # noqa: PLC0415 (it imports all that runs; --help need not wait for it)
 
@@ -122,20 +129,30 @@ def start(app_dir: Path, **flags: object) -> None:
 @_app_dir
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, stable for tools.")
 def list_functions(app_dir: Path, as_json: bool) -> None:
-    """List the functions of the app in APP_DIR, with triggers, routes and bindings."""
+    """List functions, triggers, routes and bindings.
+
+    The app is the one in APP_DIR (default: this directory). The exit status is 1 if no function of it can be called.
+    """
     assembly = _inspect(app_dir)
     if as_json:
         click.echo(report.as_json(assembly))
-        return
-    _say_warnings(assembly)
-    _say_problems(assembly)
-    click.echo(report.table(assembly.dispatcher))
+    else:
+        _say_warnings(assembly)
+        assembly.require_functions()
+        _say_problems(assembly)
+        click.echo(report.table(assembly.dispatcher))
+    if not assembly.dispatcher.plans:
+        sys.exit(_FAILED)
 
 
 @main.command()
 @_app_dir
 def check(app_dir: Path) -> None:
-    """Load the app in APP_DIR without serving it; say all that is wrong. Exit status 1 if a function does not load."""
+    """Say all that is wrong with an app, a line each.
+
+    Loads the app in APP_DIR (default: this directory) without serving it. The exit status is 1 if any function of it
+    does not load.
+    """
     assembly = _inspect(app_dir)
     _say_warnings(assembly)
     assembly.require_functions()
@@ -145,7 +162,12 @@ def check(app_dir: Path) -> None:
         sys.exit(_FAILED)
 
 
-@main.command()
+@main.command(
+    epilog=_examples(
+        "daprfunc invoke RetrieveSecret",
+        "daprfunc invoke CreateOrder --data '{\"id\": 1}' --app-protocol grpc",
+    )
+)
 @click.argument("method")
 @click.option("--data", default="", help="The payload, usually JSON; @FILE reads a file, @- standard input.")
 @_port("--app-port", "The app's port.  [DAPR_APP_PORT, APP_PORT; default 3001]")
@@ -153,12 +175,7 @@ def check(app_dir: Path) -> None:
 @click.option("--app-protocol", type=click.Choice(["http", "grpc"]), default="http", show_default=True)
 @click.option("--timeout", type=click.FloatRange(min=0.1), default=60.0, show_default=True, help="Seconds to wait.")
 def invoke(method: str, data: str, app_protocol: str, timeout: float, **flags: object) -> None:
-    r"""Call METHOD of an app that runs, as the sidecar would; print the status and the body.
-
-    \b
-    Examples:
-      daprfunc invoke RetrieveSecret
-      daprfunc invoke CreateOrder --data '{"id": 1}' --app-protocol grpc
+    """Call METHOD of an app that runs, as the sidecar would.
 
     The status goes to standard error, the body to standard output. The exit status is 1 unless the function answered.
     """
