@@ -11,7 +11,7 @@ import pytest
 from daprfunc.endpoint import Endpoint
 from daprfunc.errors import SettingsError
 from daprfunc.model import Retry
-from daprfunc.settings import Settings, export_app_settings, process_environment, read_settings
+from daprfunc.settings import AppSettings, Settings, export_app_settings, process_environment, read_settings
 
 
 @pytest.fixture
@@ -184,6 +184,39 @@ def test_app_settings_are_the_environment_over_the_values(app: Path) -> None:
         "TRUE": "true",
         "FALSE": "false",
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("Store", "exact"),
+        ("STORE", "other case"),
+        ("store", "exact"),  # the first of those that fit
+        ("secrets__Key", "nested"),
+        ("Secrets:Key", "nested"),
+        ("SECRETS:KEY", "nested"),
+        ("Secrets_Key", None),
+        ("Stores", None),
+        ("", None),
+    ],
+)
+def test_app_settings_are_found_as_the_net_host_finds_them(name: str, text: str | None) -> None:
+    settings = AppSettings({"Store": "exact", "STORE": "other case", "Secrets__Key": "nested"})
+    assert settings.get(name) == text
+    assert (name in settings) == (text is not None)
+    assert list(settings) == ["Store", "STORE", "Secrets__Key"]
+    assert len(settings) == 3
+
+
+def test_a_name_in_another_case_is_found_in_the_environment_before_the_values(app: Path) -> None:
+    settings = read(app, environ={"Store": "environment"}, local='{"Values": {"STORE": "file", "KEY": "file"}}')
+    found = settings.app_settings
+    assert (found["Store"], found["STORE"], found["store"], found["key"]) == (
+        "environment",
+        "file",
+        "environment",
+        "file",
+    )
 
 
 def test_values_are_exported_to_the_users_code_and_real_variables_win(

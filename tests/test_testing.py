@@ -141,6 +141,18 @@ def test_given_settings_reach_the_apps_code_too(write: Write) -> None:
     assert "PLACE" not in os.environ
 
 
+def test_a_setting_is_found_in_any_case(write: Write) -> None:
+    source = """
+    @app.dapr_service_invocation_trigger("payload", method_name="%Route%")
+    @app.dapr_secret_input("secret", "%secrets:STORE%", "db", metadata="")
+    def Read(payload, secret): return secret
+    """
+    root = write(source)
+    (root / "local.settings.json").write_text('{"Values": {"ROUTE": "read", "Secrets__Store": "vault"}}')
+    with TestApp(root, secrets={"vault": {"db": {"db": "abcd"}}}) as app:
+        assert app.invoke("read").json() == '{"db":"abcd"}'
+
+
 def test_a_callers_headers_are_seen(write: Write) -> None:
     trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
     source = """

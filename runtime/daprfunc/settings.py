@@ -92,7 +92,8 @@ class Settings:
         function_timeout: how long one invocation may take; None is for ever. host.json functionTimeout; the default
             is that of a self-hosted Azure Functions host.
         retry: the policy of functions without their own. host.json retry.
-        app_settings: what ``%NAME%`` stands for: the environment, and Values where it says nothing.
+        app_settings: what ``%NAME%`` stands for: the environment, and Values where it says nothing. From
+            :func:`read_settings` it is :class:`AppSettings`.
     """
 
     app_dir: Path
@@ -122,6 +123,37 @@ class Settings:
     function_timeout: float | None = 1800.0
     retry: Retry | None = None
     app_settings: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+class AppSettings(Mapping[str, str]):
+    """Text by name. A name that is not there as it is written is looked up as .NET's configuration does.
+
+    That is in any case (where the host runs on Windows) and with ``:`` for the ``__`` of an environment variable's name
+    (everywhere; azure-webjobs-sdk, issue 1550). Names that differ in case only stay apart; of several that would do,
+    the first is taken.
+
+    Args:
+        texts: the settings, in the order in which they are to be found.
+    """
+
+    def __init__(self, texts: Mapping[str, str]) -> None:
+        self._texts = dict(texts)
+        self._names: dict[str, str] = {}
+        for name in self._texts:
+            self._names.setdefault(_folded(name), name)
+
+    def __getitem__(self, name: str) -> str:
+        return self._texts[name if name in self._texts else self._names[_folded(name)]]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._texts)
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+
+def _folded(name: str) -> str:
+    return name.lower().replace("__", ":")
 
 
 def process_environment() -> Mapping[str, str]:
@@ -180,7 +212,8 @@ def read_settings(app_dir: Path, flags: Mapping[str, object], environ: Mapping[s
     if problems:
         raise SettingsError("\n".join(dict.fromkeys(problems)))
     unset = {name: text for name, text in local.items() if not environ.get(name)}
-    return Settings(app_dir=app_dir, **{"app_id": app_dir.name or "app", **fields}, app_settings={**environ, **unset})
+    app_settings = AppSettings({**environ, **unset})
+    return Settings(app_dir=app_dir, **{"app_id": app_dir.name or "app", **fields}, app_settings=app_settings)
 
 
 @dataclass(frozen=True, slots=True)
