@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shlex
 import signal
@@ -40,6 +41,10 @@ def demonstrate(app: Path) -> None:
     """Start one example, invoke it over both protocols, and stop it."""
     arguments = ("start", "--resources-path", "components", "--app-port", "0")
     say(f"In {app.relative_to(HERE.parent)}/, a Python {app.name[-2:]} app, with its secrets in secrets.json:")
+    show("chmod 600 secrets.json")
+    with contextlib.suppress(OSError):  # Some file systems have no modes; what follows works without.
+        # Git does not keep this: in a fresh clone every user of the machine can read the file.
+        (app / "secrets.json").chmod(0o600)
     show(f"daprfunc {shlex.join(arguments)}")
     process = subprocess.Popen([*DAPRFUNC, *arguments], cwd=app, stderr=subprocess.PIPE, text=True)
     # Whatever goes wrong, this ends: the log does when its process does.

@@ -7,6 +7,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import grpc
 import pytest
@@ -117,12 +118,15 @@ def start(tmp_path: Path, *resources: dict) -> Process:  # type: ignore[type-arg
     return Process("daprfunc", [sys.executable, "-m", "daprfunc", "start", *arguments])
 
 
-@pytest.mark.parametrize(("mode", "warned"), [(0o600, False), (0o640, True), (0o604, True), (0o644, True)])
-def test_a_secrets_file_that_others_can_read(tmp_path: Path, mode: int, warned: bool) -> None:
-    secrets = write_secrets(tmp_path / "secrets.json", {"fast": "abcd"})
-    secrets.chmod(mode)
-    with start(tmp_path, component("secretstores.local.file", "store", {"secretsFile": str(secrets)})) as process:
-        process.wait_for_output("ready: ")
+@pytest.mark.parametrize(("mode", "warned"), [(0o600, False), (0o604, True), (0o644, True)])
+def test_a_secrets_file_that_others_can_read(mode: int, warned: bool) -> None:
+    with TemporaryDirectory(dir="/tmp") as name:  # pytest's own keep others out
+        directory = Path(name)
+        directory.chmod(0o755)
+        secrets = write_secrets(directory / "secrets.json", {"fast": "abcd"})
+        secrets.chmod(mode)
+        with start(directory, component("secretstores.local.file", "store", {"secretsFile": str(secrets)})) as process:
+            process.wait_for_output("ready: ")
     warnings = [line for line in process.lines if " WARN " in line and "secrets.json" in line]
     assert bool(warnings) == warned, process.output
     assert all("read" in line for line in warnings)

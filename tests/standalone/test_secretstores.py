@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,6 +26,7 @@ from daprfunc.standalone.secretstores import (
 from .conftest import Write
 
 SECRET = "s3cr3t-marker-value"
+OWN, OTHERS = os.getuid(), os.getuid() + 1
 
 
 def open_file(path: Path, **metadata: str) -> tuple[FileStore, list[str]]:
@@ -203,10 +206,44 @@ def test_the_file_is_read_once(write: Write) -> None:
     assert store.get("a") == {"a": "old"}
 
 
-@pytest.mark.parametrize(("mode", "warned"), [(0o600, False), (0o640, True), (0o604, True), (0o700, False)])
-def test_a_file_that_others_can_read_draws_a_warning(write: Write, mode: int, warned: bool) -> None:
-    path = write("secrets.json", "{}")
+@pytest.fixture
+def open_place() -> Iterator[Path]:
+    """A directory that all users can enter, which those of pytest are not."""
+    with TemporaryDirectory(dir="/tmp") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@pytest.mark.parametrize(
+    ("mode", "group", "directory", "warned"),
+    [
+        (0o600, OTHERS, 0o755, False),
+        (0o700, OTHERS, 0o755, False),
+        (0o604, OTHERS, 0o755, True),
+        (0o604, OTHERS, 0o711, True),
+        (0o604, OTHERS, 0o750, False),
+        (0o644, OTHERS, 0o700, False),
+        (0o640, OTHERS, 0o755, True),
+        (0o640, OTHERS, 0o710, True),
+        (0o640, OTHERS, 0o701, True),
+        (0o640, OTHERS, 0o700, False),
+        (0o640, OWN, 0o755, False),
+        (0o644, OWN, 0o755, True),
+        (0o644, OWN, 0o750, False),
+    ],
+)
+def test_a_file_that_others_can_read_draws_a_warning(
+    open_place: Path, mode: int, group: int, directory: int, warned: bool
+) -> None:
+    path = open_place / "inner" / "secrets.json"
+    path.parent.mkdir()
+    path.write_text("{}")
+    try:
+        os.chown(path, -1, group)
+    except PermissionError:
+        pytest.skip(f"this user cannot give a file to group {group}")
     path.chmod(mode)
+    path.parent.chmod(directory)
 
     _, warnings = open_file(path)
 

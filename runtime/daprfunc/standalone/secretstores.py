@@ -221,15 +221,28 @@ def _secrets_path(declared: str, component_file: Path) -> Path:
 def _read(path: Path) -> tuple[bytes, list[str]]:
     try:
         with path.open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
+            status = os.fstat(file.fileno())
             content = file.read(MAX_SECRETS_FILE + 1)
     except OSError as error:
         raise StoreError(f"secretsFile {path} cannot be read: {error.strerror}") from None
     if len(content) > MAX_SECRETS_FILE:
         raise StoreError(f"secretsFile {path} is larger than {MAX_SECRETS_FILE} bytes")
-    if mode & (stat.S_IRGRP | stat.S_IROTH):
+    if _is_exposed(path, status):
         return content, [f"{path}: other users of this machine can read these secrets: chmod 600 {path}"]
     return content, []
+
+
+def _is_exposed(path: Path, file: os.stat_result) -> bool:
+    """Return whether other users get at a file: its mode lets them, and so does each directory on the way to it.
+
+    Most systems give users a closed home and files that anybody may read; to warn there would teach to overlook it.
+    """
+    classes = [(stat.S_IROTH, stat.S_IXOTH)]
+    # Linux distributions give each user a group of the same number: nobody else is in that one.
+    if file.st_gid != file.st_uid:
+        classes.append((stat.S_IRGRP, stat.S_IXGRP | stat.S_IXOTH))
+    ways = [directory.stat().st_mode for directory in path.resolve().parents]
+    return any(file.st_mode & read and all(way & enter for way in ways) for read, enter in classes)
 
 
 def _parse(content: bytes, path: Path) -> dict[str, Any]:
