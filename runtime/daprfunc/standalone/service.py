@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hmac
 import posixpath
+import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -150,8 +151,12 @@ class _Running:
 
 def _bind(server: grpc.Server, port: int) -> int:
     try:
+        # Tried first, for grpcio writes lines of its own to standard error when it cannot.
+        with socket.socket() as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            trial.bind((LOOPBACK, port))
         bound = server.add_insecure_port(f"{LOOPBACK}:{port}")
-    except RuntimeError:
+    except (OSError, RuntimeError):
         bound = 0
     if not bound:
         raise _cannot_bind(port, "--dapr-grpc-port")
