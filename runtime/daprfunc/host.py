@@ -174,7 +174,8 @@ class Host:
         for warning in assembly.functions.warnings:
             log.warning("%s", warning)
         assembly.require_functions()
-        log.info("%d function(s):\n%s", len(assembly.dispatcher.plans), report.table(assembly.dispatcher))
+        if log.isEnabledFor(logging.INFO):
+            log.info("%d function(s):\n%s", len(assembly.dispatcher.plans), report.table(assembly.dispatcher))
         for problem in assembly.problems():
             log.error("%s", problem)
         # What is loaded now lives as long as the process. Out of the garbage collector's sight, it makes no full
