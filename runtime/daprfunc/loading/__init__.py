@@ -131,9 +131,13 @@ def _with_name_problems(candidates: Sequence[Candidate]) -> Iterator[Candidate]:
             found.append(
                 "a function's name holds letters, digits, '_' and '-' only and begins with a letter; rename it"
             )
-        problems = tuple(Problem(message, candidate.file, candidate.name) for message in found)
-        declaration = candidate.declaration
-        yield replace(candidate, declaration=replace(declaration, problems=(*problems, *declaration.problems)))
+        yield _with_problems(candidate, found) if found else candidate
+
+
+def _with_problems(candidate: Candidate, messages: Sequence[str]) -> Candidate:
+    declaration = candidate.declaration
+    problems = tuple(Problem(message, candidate.file, candidate.name) for message in messages)
+    return replace(candidate, declaration=replace(declaration, problems=(*problems, *declaration.problems)))
 
 
 def _load(candidate: Candidate) -> _Loaded:
