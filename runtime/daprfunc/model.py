@@ -19,22 +19,22 @@ class Binding:
         name: the parameter that it binds; ``$return`` for the return value.
         direction: ``in``, ``out`` or ``inout``.
         properties: everything else that was declared; keys in lower case, since function.json ignores it.
+        kind: the type in lower case: the key under which bindings are registered.
+        is_trigger: whether this binding starts the function. Azure Functions names every trigger's type so.
     """
 
     type: str
     name: str
     direction: Literal["in", "out", "inout"]
     properties: Mapping[str, Any]
+    kind: str = field(init=False, repr=False, compare=False)
+    is_trigger: bool = field(init=False, repr=False, compare=False)
 
-    @property
-    def kind(self) -> str:
-        """The type in lower case: the key under which bindings are registered."""
-        return self.type.lower()
-
-    @property
-    def is_trigger(self) -> bool:
-        """Whether this binding starts the function. Azure Functions names every trigger's type so."""
-        return self.kind.endswith("trigger")
+    def __post_init__(self) -> None:
+        # Asked for at every step of loading, so they are found once.
+        kind = self.type.lower()
+        object.__setattr__(self, "kind", kind)
+        object.__setattr__(self, "is_trigger", kind.endswith("trigger"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeGuard, cast
@@ -116,15 +115,16 @@ class _Reader:
         return None
 
     def _judge(self, bindings: tuple[Binding, ...]) -> None:
-        for name, count in Counter(binding.name for binding in bindings).items():
-            if count > 1:
+        names = [binding.name for binding in bindings]
+        for name in dict.fromkeys(names):
+            if (count := names.count(name)) > 1:
                 self._fault(f"declared by {count} bindings; keep one", name)
         triggers = [binding for binding in bindings if binding.is_trigger]
         if len(triggers) > 1:
-            names = ", ".join(f"'{trigger.name}'" for trigger in triggers)
-            self._fault(f"has {len(triggers)} triggers, for {names}; a function has one: keep one")
+            listed = ", ".join(f"'{trigger.name}'" for trigger in triggers)
+            self._fault(f"has {len(triggers)} triggers, for {listed}; a function has one: keep one")
         for binding in bindings:
-            for message in _direction_faults(binding):
+            if message := _direction_fault(binding):
                 self._fault(message, binding.name)
 
     def _text(self, fields: Mapping[str, Any], name: str) -> str | None:
@@ -163,10 +163,11 @@ def _is_parameter(name: object) -> TypeGuard[str]:
     return isinstance(name, str) and (name == RETURN or name.isidentifier())
 
 
-def _direction_faults(binding: Binding) -> Iterator[str]:
+def _direction_fault(binding: Binding) -> str:
     if binding.direction == "inout":
-        yield "direction 'inout' is not supported by Python functions; declare an 'in' and an 'out' binding instead"
-    elif binding.name == RETURN and binding.direction != "out":
-        yield "binds the return value, so its direction must be 'out'"
-    elif binding.is_trigger and binding.direction != "in":
-        yield f"a trigger's direction must be 'in', not '{binding.direction}'"
+        return "direction 'inout' is not supported by Python functions; declare an 'in' and an 'out' binding instead"
+    if binding.name == RETURN and binding.direction != "out":
+        return "binds the return value, so its direction must be 'out'"
+    if binding.is_trigger and binding.direction != "in":
+        return f"a trigger's direction must be 'in', not '{binding.direction}'"
+    return ""
