@@ -143,9 +143,12 @@ def compile_metadata(text: str, *, app_settings: Mapping[str, str], trigger: str
     resolved = _resolve(text, app_settings, _is_percent_escape)
     templates: dict[str, Template] = {}
     for number, entry in enumerate(resolved.split("&") if resolved else (), start=1):
-        key, value = _parse_entry(entry, f"entry {number} of {text!r}")
-        if key in templates:
-            raise ExpressionError(f"entry {number} of {text!r} repeats the key of an earlier entry; keep one of them")
+        try:
+            key, value = _parse_entry(entry)
+            if key in templates:
+                raise ExpressionError("repeats the key of an earlier entry; keep one of them")
+        except ExpressionError as error:
+            raise ExpressionError(f"entry {number} of {text!r} {error}") from None
         templates[key] = _compile(value, text, trigger, function)
     constants = {key: template.constant for key, template in templates.items() if template.constant is not None}
     constant = constants if len(constants) == len(templates) else None
@@ -178,24 +181,26 @@ def _is_percent_escape(text: str, at: int) -> bool:
     return _PERCENT_ESCAPE.match(text, at) is not None
 
 
-def _parse_entry(entry: str, place: str) -> tuple[str, str]:
+def _parse_entry(entry: str) -> tuple[str, str]:
     name, equals, value = entry.partition("=")
     if not equals:
-        raise ExpressionError(f"{place} has no '='; metadata is written key=value&key=value")
+        raise ExpressionError("has no '='; metadata is written key=value&key=value")
     try:
         key = unquote_plus(name, errors="strict").removeprefix(_METADATA_PREFIX)
         value = unquote_plus(value, errors="strict")
     except UnicodeDecodeError:
-        raise ExpressionError(f"{place} is not UTF-8 once its percent escapes are decoded") from None
+        raise ExpressionError("is not UTF-8 once its percent escapes are decoded") from None
     if not key:
-        raise ExpressionError(f"{place} has an empty key; metadata is written key=value&key=value")
+        raise ExpressionError("has an empty key; metadata is written key=value&key=value")
     if "{" in key or "}" in key:
-        raise ExpressionError(f"{place} has an expression in its key; only values may hold expressions")
+        raise ExpressionError("has an expression in its key; only values may hold expressions")
     return key, value
 
 
 def _compile(resolved: str, text: str, trigger: str, function: str) -> Template:
     """Compile `resolved`, which came from the declared `text` once its settings were put in."""
+    if "{" not in resolved and "}" not in resolved:
+        return Template(text, resolved, _literal(resolved))
     parts: list[str | _Part] = []
     for literal, expression in _split(resolved, text):
         parts.append(literal)
@@ -209,7 +214,7 @@ def _compile(resolved: str, text: str, trigger: str, function: str) -> Template:
             raise ExpressionError(f"expression {declared} {error}") from None
     if all(isinstance(part, str) for part in parts):
         constant = "".join(map(str, parts))
-        return Template(text, constant, lambda payload: constant)
+        return Template(text, constant, _literal(constant))
     renders = [_literal(part) if isinstance(part, str) else part for part in parts if part != ""]
     if len(renders) == 1:
         return Template(text, None, renders[0])
