@@ -3,7 +3,6 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-PROTOS := $(wildcard protos/daprfunc/rpc/*.proto)
 # The lowest grpcio-tools that pyproject's floors allow: stubs refuse a runtime older than their generator.
 GRPCIO_TOOLS := 1.66.2
 
@@ -40,10 +39,7 @@ lock: ## Pin the newest versions that pyproject.toml allows: requirements.lock w
 	sed -n 's/^\([^ ].*\) \\$$/\1/p' requirements.lock > constraints.txt
 
 protos: .cache/protos/.ready ## Delete and regenerate the stubs
-	rm -f runtime/daprfunc/rpc/*_pb2.py runtime/daprfunc/rpc/*_pb2.pyi runtime/daprfunc/rpc/*_pb2_grpc.py
-	.cache/protos/bin/python -m grpc_tools.protoc -Iprotos --python_out=runtime --pyi_out=runtime --grpc_python_out=runtime $(PROTOS)
-	sed -i 's/^from google.protobuf import descriptor_pool as _descriptor_pool$$/from daprfunc.rpc import pool as _descriptor_pool/' runtime/daprfunc/rpc/*_pb2.py
-	rm -f runtime/daprfunc/rpc/common_pb2_grpc.py
+	.cache/protos/bin/python protos/generate.py
 
 daprd: ## Build the real daprd into .cache/bin (minutes once; needs Go, or PyPI for one)
 	$(PYTHON) tests/e2e/build.py daprd
@@ -82,6 +78,7 @@ size: build ## What `pip install daprfunc` puts on a disk
 
 # What is installed here is what requirements.lock pins, and pip refuses files with other hashes.
 $(VENV)/.ready: pyproject.toml requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "needs Python 3.10 or later, this is %d.%d: make PYTHON=python3.12, for example" % sys.version_info[:2])'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
