@@ -96,7 +96,8 @@ ARROWS: Mapping[str, set[str]] = {
         "sidecar",
     },
     "caller": {"endpoint", "errors", "rpc", "settings"},
-    "cli": {"assembly", "caller", "errors", "host", "report", "settings"},
+    "reloader": set(),
+    "cli": {"assembly", "caller", "errors", "host", "reloader", "report", "settings"},
     "__main__": {"cli"},
 }
 

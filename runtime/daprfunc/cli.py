@@ -14,6 +14,7 @@ import click
 
 from daprfunc import __version__, report
 from daprfunc.errors import DaprFuncError, SettingsError
+from daprfunc.reloader import Reloader
 from daprfunc.settings import PROTOCOLS, Settings, process_environment, read_settings
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def main() -> None:
     epilog=_examples(
         "daprfunc start",
         "daprfunc start my-app --app-port 8080 --dapr-grpc-port 50001",
-        "daprfunc start my-app --resources-path my-app/components --log-format json",
+        "daprfunc start my-app --resources-path my-app/components --reload",
     )
 )
 @_app_dir
@@ -103,6 +104,7 @@ def main() -> None:
     metavar="DIR",
     help="Components for an embedded sidecar, for development without Dapr.",
 )
+@click.option("--reload", is_flag=True, help="Start the app anew when a file of it changes, for development.")
 @_text("--dapr-grpc-endpoint", "The sidecar's gRPC API.  [DAPR_GRPC_ENDPOINT; default 127.0.0.1:50001]", "ENDPOINT")
 @_port("--dapr-grpc-port", "The sidecar's gRPC port on this machine.  [DAPR_GRPC_PORT]")
 @_text("--log-level", "trace, debug, information, warning, error, critical or none.  [DAPR_LOG_LEVEL]", "LEVEL")
@@ -111,12 +113,14 @@ def main() -> None:
 @_text("--max-concurrency", "Invocations in flight at most.  [DAPR_APP_MAX_CONCURRENCY; default 1000]", "N")
 @_text("--drain-timeout", "Seconds to finish after SIGTERM.  [DAPR_GRACEFUL_SHUTDOWN_SECONDS; default 30]", "SECONDS")
 @click.option("--mask-secrets", is_flag=True, default=None, help="Mask secret values in the app's own log and errors.")
-def start(app_dir: Path, **flags: object) -> None:
+def start(app_dir: Path, reload: bool, **flags: object) -> None:
     """Serve an app until SIGTERM or SIGINT.
 
     The app is the one in APP_DIR (default: this directory).
     Most options have a twin in the environment or in the app's settings files; the README has them all.
     """
+    if reload:
+        sys.exit(_reloader(app_dir, flags).run())
     from daprfunc import host  # noqa: PLC0415 (it imports all that runs; --help need not wait for it)
 
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -189,6 +193,15 @@ def invoke(method: str, data: str, app_protocol: str, timeout: float, **flags: o
         sys.stdout.flush()
     if not outcome.ok:
         sys.exit(_FAILED)
+
+
+def _reloader(app_dir: Path, flags: dict[str, object]) -> Reloader:
+    options = [(f"--{name.replace('_', '-')}", value) for name, value in flags.items() if value is not None]
+    texts = [text for name, value in options for text in ([name] if value is True else [name, str(value)])]
+    command = [sys.executable, "-m", "daprfunc", "start", str(app_dir), *texts]
+    resources = flags["resources_path"]
+    directories = [app_dir, *([resources] if isinstance(resources, Path) else [])]
+    return Reloader(command, directories, lambda line: click.echo(f"reload: {line}", err=True))
 
 
 def _inspect(app_dir: Path) -> Assembly:
