@@ -10,6 +10,7 @@ import inspect
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Annotated, Any, TypeAlias
 
 import azure.functions as func
@@ -71,7 +72,7 @@ def judge(candidate: Candidate, code: Code) -> Signature:
     ]
     findings += [(message, parameter, code.script) for rule in _CODE_RULES for message, parameter in rule(reading)]
     return Signature(
-        is_async=any(map(inspect.iscoroutinefunction, _called(code.call))),
+        is_async=any(map(inspect.iscoroutinefunction, reading.called)),
         bindings=reading.bindings,
         annotations=reading.annotations,
         context=next(iter(reading.contexts), None),
@@ -80,7 +81,7 @@ def judge(candidate: Candidate, code: Code) -> Signature:
     )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: cached_property keeps what nearly every rule asks for
 class _Reading:
     """A signature beside its declaration, as the rules look at it.
 
@@ -99,34 +100,39 @@ class _Reading:
     def name(self) -> str:
         return getattr(self.call, "__name__", type(self.call).__name__)
 
-    @property
+    @cached_property
+    def called(self) -> tuple[Any, ...]:
+        return _called(self.call)
+
+    @cached_property
     def bound(self) -> dict[str, Binding]:
         return {binding.name: binding for binding in self.bindings}
 
-    @property
+    @cached_property
     def has_trigger(self) -> bool:
         return any(binding.is_trigger for binding in self.bindings)
 
-    @property
+    @cached_property
     def contexts(self) -> list[str]:
-        unbound = self.parameters.keys() - self.bound.keys()
         return [
             name
             for name in self.parameters
-            if name in unbound and (name == _CONTEXT or _bare(self.annotations.get(name)) is func.Context)
+            if name not in self.bound and (name == _CONTEXT or _bare(self.annotations.get(name)) is func.Context)
         ]
 
-    @property
+    @cached_property
     def free(self) -> list[str]:
         """The parameters that somebody must fill and nobody does."""
-        filled = {*self.bound, *self.contexts}
         return [
             name
             for name, parameter in self.parameters.items()
-            if name not in filled and parameter.default is parameter.empty and parameter.kind not in _UNNAMEABLE
+            if name not in self.bound
+            and name not in self.contexts
+            and parameter.default is parameter.empty
+            and parameter.kind not in _UNNAMEABLE
         ]
 
-    @property
+    @cached_property
     def is_open(self) -> bool:
         """Whether nobody can tell which parameters there are."""
         return bool(self.unreadable) or any(parameter.kind in _VARIADIC for parameter in self.parameters.values())
@@ -183,8 +189,7 @@ def _bare(annotation: Any) -> Any:
     return typing.get_args(annotation)[0] if typing.get_origin(annotation) is Annotated else annotation
 
 
-def _is_out(annotation: Any) -> bool:
-    bare = _bare(annotation)
+def _is_out(bare: Any) -> bool:
     kind = typing.get_origin(bare) or bare
     return isinstance(kind, type) and issubclass(kind, func.Out)
 
@@ -239,7 +244,7 @@ def _not_in_python(reading: _Reading) -> Iterator[_Finding]:
 
 def _is_generator(reading: _Reading) -> Iterator[_Finding]:
     kinds = (inspect.isgeneratorfunction, inspect.isasyncgenfunction)
-    if any(is_kind(call) for is_kind in kinds for call in _called(reading.call)):
+    if any(is_kind(call) for is_kind in kinds for call in reading.called):
         yield f"{reading.name}() is a generator; return one value instead of yielding several", None
 
 
@@ -294,11 +299,12 @@ def _binding_misfits(reading: _Reading) -> Iterator[_Finding]:
             or (annotation is not None and not _is_type(annotation))
         ):
             continue
-        if direction == "in" and _is_out(annotation):
+        bare = _bare(annotation)
+        if direction == "in" and _is_out(bare):
             yield "is annotated func.Out but its binding is 'in'; mend the direction or the annotation", name
-        elif direction == "in" and _bare(annotation) is func.Context:
+        elif direction == "in" and bare is func.Context:
             yield "is annotated func.Context but a binding fills it; remove the binding or the annotation", name
-        elif direction == "out" and not _is_out(annotation):
+        elif direction == "out" and not _is_out(bare):
             found = "has no annotation" if annotation is None else f"is annotated {_shown(annotation)}"
             yield f"its binding is 'out' but it {found}; annotate it func.Out[...]", name
 
