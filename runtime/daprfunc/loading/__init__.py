@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -21,6 +21,8 @@ __all__ = ["load_app", "loaded_app", "unload_app"]
 _NO_SETTINGS: Final[Mapping[str, str]] = MappingProxyType({})
 # The .NET host's rule for function names.
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,127}")
+# Both spellings: some systems allow no dot in an environment variable's name.
+_SWITCH = re.compile(r"azurewebjobs([._])(?P<function>.*)\1disabled", re.DOTALL)
 
 
 def load_app(
@@ -49,11 +51,11 @@ def load_app(
     except BaseException:
         importer.leave()
         raise
-    switches = {name.lower(): value for name, value in app_settings.items()}
+    switched_off = _switched_off(app_settings)
     enabled: list[Candidate] = []
     skipped: list[str] = []
     for candidate in candidates:
-        if _is_disabled(candidate, switches):
+        if candidate.declaration.disabled or candidate.name.lower() in switched_off:
             skipped.append(_note(candidate, "is disabled, so it is not loaded"))
         else:
             enabled.append(candidate)
@@ -109,10 +111,11 @@ def _check_script_name(script: Path, script_name: str) -> None:
         raise LoadError(Problem(found, script))
 
 
-def _is_disabled(candidate: Candidate, switches: Mapping[str, str]) -> bool:
-    # Both spellings: some systems allow no dot in an environment variable's name.
-    keys = (f"azurewebjobs{mark}{candidate.name.lower()}{mark}disabled" for mark in "._")
-    return candidate.declaration.disabled or any(switches.get(key, "").lower() in ("true", "1") for key in keys)
+def _switched_off(app_settings: Mapping[str, str]) -> set[str]:
+    """The functions that the settings disable, in lower case."""
+    settings = {name.lower(): value.lower() for name, value in app_settings.items()}
+    switches = ((_SWITCH.fullmatch(name), value) for name, value in settings.items())
+    return {switch["function"] for switch, value in switches if switch and value in ("true", "1")}
 
 
 def _note(candidate: Candidate, message: str) -> str:
@@ -120,12 +123,10 @@ def _note(candidate: Candidate, message: str) -> str:
 
 
 def _with_name_problems(candidates: Sequence[Candidate]) -> Iterator[Candidate]:
-    by_name = defaultdict(list)
-    for candidate in candidates:
-        by_name[candidate.name.lower()].append(candidate)
+    names = Counter(candidate.name.lower() for candidate in candidates)
     for candidate in candidates:
         found = []
-        if len(by_name[candidate.name.lower()]) > 1:
+        if names[candidate.name.lower()] > 1:
             found.append("another function of the app has this name (case does not count); rename one of them")
         if not _NAME.fullmatch(candidate.name):
             found.append(
