@@ -311,6 +311,8 @@ def _unsupported(annotation: object, supported: str, reason: str = "") -> Unsupp
 
 def _bare(annotation: Any) -> tuple[Any, bool]:
     """What is left of an annotation without its names, its notes and its None, and whether None was allowed."""
+    if isinstance(annotation, type):  # A plain class, as most are, has none of these.
+        return annotation, False
     if hasattr(annotation, "__supertype__"):  # typing.NewType
         return _bare(annotation.__supertype__)
     origin, arguments = get_origin(annotation), get_args(annotation)

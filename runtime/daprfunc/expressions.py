@@ -157,6 +157,8 @@ def compile_metadata(text: str, *, app_settings: Mapping[str, str], trigger: str
 
 
 def _resolve(text: str, app_settings: Mapping[str, str], is_escape: _Escape) -> str:
+    if "%" not in text:
+        return text
     parts = []
     position = 0
     while (start := text.find("%", position)) >= 0:
