@@ -59,7 +59,7 @@ class _Reader:
         self._warnings: list[str] = []
 
     def read(self, value: object) -> Declaration:
-        if not isinstance(value, Mapping):
+        if not isinstance(value, dict):
             self._fault("must hold a JSON object with 'bindings'")
             return Declaration(complete=False, problems=tuple(self._problems))
         fields = _lowered(value)
@@ -84,7 +84,7 @@ class _Reader:
         entries = fields.get("bindings")
         if isinstance(entries, list):
             return entries
-        if isinstance(entries, Mapping):
+        if isinstance(entries, dict):
             found = "'bindings' is one object; it is taken as a list of one"
             self._warnings.append(str(Problem(found, self._file, self._function)))
             return [entries]
@@ -92,7 +92,7 @@ class _Reader:
         return None
 
     def _binding(self, entry: object) -> Binding | None:
-        if not isinstance(entry, Mapping):
+        if not isinstance(entry, dict):
             self._fault(f"an entry of 'bindings' {describe(entry)}; make it an object with type, direction and name")
             return None
         fields = _lowered(entry)
