@@ -7,7 +7,6 @@ import pytest
 
 from daprfunc.deadlines import Deadlines
 
-
 Tasks = Deadlines[asyncio.Task[Any]]
 
 

@@ -12,8 +12,8 @@ T = TypeVar("T", bound=Hashable)
 class Deadlines(Generic[T]):
     """Tells what runs for longer than a limit.
 
-    All have the same limit, so they expire in the order in which they started, and one timer for the oldest is enough. A
-    timer for each would be made and cancelled for every invocation and every call, and hardly one ever fires.
+    All have the same limit, so they expire in the order in which they started, and one timer for the oldest is enough.
+    A timer for each would be made and cancelled for every invocation and every call, and hardly one ever fires.
 
     Args:
         seconds: the limit; None for none.

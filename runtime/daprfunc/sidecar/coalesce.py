@@ -140,7 +140,10 @@ class Coalescer(Generic[K, V]):
 
 
 def _nobody_waits(readers: Iterable[asyncio.Future[V]]) -> bool:
-    return all([future.done() for future in readers])
+    for future in readers:  # noqa: SIM110 (a third of the time of all())
+        if not future.done():
+            return False
+    return True
 
 
 def _fail(readers: Iterable[asyncio.Future[V]], error: Exception) -> None:

@@ -12,7 +12,7 @@ import grpc
 from daprfunc.http2 import frames
 from daprfunc.http2.connection import STREAM_WINDOW, Connection, Headers, ProtocolError, Stream
 from daprfunc.http2.frames import END_HEADERS, ErrorCode, Setting
-from daprfunc.sidecar.call import CLOSED, HINT, Call, RpcError, fail
+from daprfunc.sidecar.call import CLOSED, HINT, Call, RpcError
 
 # How long the end of a connection may take; a peer that does not read, or end its side of TLS, would hold it up.
 CLOSE_SECONDS = 0.25
