@@ -9,8 +9,7 @@ import functools
 import inspect
 import typing
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass
 from typing import Annotated, Any, TypeAlias
 
 import azure.functions as func
@@ -25,6 +24,7 @@ ASSUMED_TRIGGER = "daprServiceInvocationTrigger"
 
 _CONTEXT = "context"
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+_UNNAMEABLE = (*_VARIADIC, inspect.Parameter.POSITIONAL_ONLY)
 _TYPE_FORMS = (
     type,
     typing.TypeVar,
@@ -61,10 +61,11 @@ class Signature:
 
 def judge(candidate: Candidate, code: Code) -> Signature:
     """Compare the callable's signature with the candidate's declaration; every misfit becomes a problem."""
-    reading = _read(candidate, code.call)
+    declaration = candidate.declaration
+    reading = _Reading(code.call, declaration.bindings, complete=declaration.complete)
     warnings: tuple[str, ...] = ()
     if assumed := _assumed_trigger(reading):
-        reading = replace(reading, bindings=(assumed, *reading.bindings))
+        reading = _Reading(code.call, (assumed, *reading.bindings), complete=reading.complete)
         found = f"no trigger is declared, so this parameter, which no binding names, is taken for a {ASSUMED_TRIGGER}'s"
         warnings = (str(Problem(found, candidate.file, candidate.name, assumed.name)),)
     findings = [
@@ -81,83 +82,72 @@ def judge(candidate: Candidate, code: Code) -> Signature:
     )
 
 
-@dataclass(frozen=True)  # no slots: cached_property keeps what nearly every rule asks for
 class _Reading:
     """A signature beside its declaration, as the rules look at it.
 
-    `unreadable` says why there are no parameters to look at; `unresolved` holds the annotations that failed, with why.
+    Attributes:
+        call: the function.
+        bindings: what it declares.
+        complete: whether all its bindings could be read.
+        called: what a call of it runs.
+        parameters: by name.
+        unreadable: why there are no parameters to look at.
+        annotations: by parameter, for those that could be resolved.
+        unresolved: why the others could not.
+        has_trigger: whether one of the bindings is one.
+        is_open: whether nobody can tell which parameters there are.
+        bound: bindings by parameter.
+        contexts: the parameters that take the invocation's context.
+        free: the parameters that somebody must fill and nobody does.
     """
 
-    call: Callable[..., Any]
-    bindings: tuple[Binding, ...]
-    complete: bool
-    parameters: Mapping[str, inspect.Parameter]
-    unreadable: str
-    annotations: Mapping[str, Any]
-    unresolved: Mapping[str, str]
+    def __init__(self, call: Callable[..., Any], bindings: tuple[Binding, ...], *, complete: bool) -> None:
+        self.call = call
+        self.bindings = bindings
+        self.complete = complete
+        self.called = _called(call)
+        self.parameters, self.unreadable = _parameters(call)
+        self.annotations, self.unresolved = _annotations(self.parameters, call)
+        self.has_trigger = any(binding.is_trigger for binding in bindings)
+        self.is_open = bool(self.unreadable) or any(each.kind in _VARIADIC for each in self.parameters.values())
+        self.bound = {binding.name: binding for binding in bindings}
+        unbound = [name for name in self.parameters if name not in self.bound]
+        self.contexts = [name for name in unbound if self._takes_context(name)]
+        self.free = [name for name in unbound if name not in self.contexts and self._must_be_filled(name)]
+
+    def _takes_context(self, parameter: str) -> bool:
+        return parameter == _CONTEXT or _bare(self.annotations.get(parameter)) is func.Context
+
+    def _must_be_filled(self, parameter: str) -> bool:
+        found = self.parameters[parameter]
+        return found.default is found.empty and found.kind not in _UNNAMEABLE
 
     @property
     def name(self) -> str:
         return getattr(self.call, "__name__", type(self.call).__name__)
 
-    @cached_property
-    def called(self) -> tuple[Any, ...]:
-        return _called(self.call)
 
-    @cached_property
-    def bound(self) -> dict[str, Binding]:
-        return {binding.name: binding for binding in self.bindings}
-
-    @cached_property
-    def has_trigger(self) -> bool:
-        return any(binding.is_trigger for binding in self.bindings)
-
-    @cached_property
-    def contexts(self) -> list[str]:
-        return [
-            name
-            for name in self.parameters
-            if name not in self.bound and (name == _CONTEXT or _bare(self.annotations.get(name)) is func.Context)
-        ]
-
-    @cached_property
-    def free(self) -> list[str]:
-        """The parameters that somebody must fill and nobody does."""
-        return [
-            name
-            for name, parameter in self.parameters.items()
-            if name not in self.bound
-            and name not in self.contexts
-            and parameter.default is parameter.empty
-            and parameter.kind not in _UNNAMEABLE
-        ]
-
-    @cached_property
-    def is_open(self) -> bool:
-        """Whether nobody can tell which parameters there are."""
-        return bool(self.unreadable) or any(parameter.kind in _VARIADIC for parameter in self.parameters.values())
-
-
-_UNNAMEABLE = (*_VARIADIC, inspect.Parameter.POSITIONAL_ONLY)
-
-
-def _read(candidate: Candidate, call: Callable[..., Any]) -> _Reading:
-    declaration = candidate.declaration
-    parameters: Mapping[str, inspect.Parameter] = {}
-    unreadable = ""
+def _parameters(call: Callable[..., Any]) -> tuple[Mapping[str, inspect.Parameter], str]:
+    """The parameters, or why they cannot be read."""
     try:
-        parameters = inspect.signature(call).parameters
+        return inspect.signature(call).parameters, ""
     except (TypeError, ValueError, NameError) as error:
-        unreadable = str(error)
-    annotations: dict[str, Any] = {}
+        return {}, str(error)
+
+
+def _annotations(
+    parameters: Mapping[str, inspect.Parameter], call: Callable[..., Any]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The annotations that could be resolved, and why the others could not."""
+    resolved: dict[str, Any] = {}
     unresolved: dict[str, str] = {}
     for name, parameter in parameters.items():
         if parameter.annotation is not parameter.empty:
             try:
-                annotations[name] = _resolved(parameter.annotation, call)
+                resolved[name] = _resolved(parameter.annotation, call)
             except Exception as error:
                 unresolved[name] = f"{type(error).__name__}: {error}"
-    return _Reading(call, declaration.bindings, declaration.complete, parameters, unreadable, annotations, unresolved)
+    return resolved, unresolved
 
 
 def _resolved(annotation: Any, call: Callable[..., Any]) -> Any:
