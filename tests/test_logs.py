@@ -69,8 +69,8 @@ def test_a_text_line_inside_an_invocation(log: Log, running: Running) -> None:
     log.configure()
     logging.info("Hello %s", "world")
     logging.getLogger("shop.cart").warning("full")
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z INFO  \[id-1\] root Hello world", log.lines[0])
-    assert log.lines[1].endswith("Z WARN  [id-1] shop.cart full")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z INFO  \[Pay id-1\] root Hello world", log.lines[0])
+    assert log.lines[1].endswith("Z WARN  [Pay id-1] shop.cart full")
 
 
 def test_a_text_line_outside_of_invocations(log: Log) -> None:

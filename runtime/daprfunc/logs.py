@@ -171,7 +171,7 @@ class Levels:
 
 
 class TextFormatter(logging.Formatter):
-    """Formats ``2026-11-23T10:00:00.123Z INFO  [invocation id] logger message``; no brackets outside invocations.
+    """Formats ``2026-11-23T10:00:00.123Z INFO  [function invocation-id] logger message``; brackets in invocations only.
 
     A line that goes on is indented and control characters are escaped, so that no message can pose as another line.
     """
@@ -187,7 +187,7 @@ class TextFormatter(logging.Formatter):
             text = self._mask.mask(text)
         level = _TEXT_LEVELS.get(record.levelname, record.levelname)
         invocation = current.get()
-        stamp = f" [{invocation.invocation_id}]" if invocation else ""
+        stamp = f" [{_harmless(invocation.function_name)} {invocation.invocation_id}]" if invocation else ""
         return f"{_time(record)} {level:<5}{stamp} {_harmless(record.name)} {_harmless(text)}"
 
 
