@@ -91,7 +91,7 @@ def test_the_readme_knows_every_flag_and_every_flag_of_the_readme_is_known() -> 
         option for command in cli.main.commands.values() for parameter in command.params for option in parameter.opts
     }
     start = {option for parameter in cli.main.commands["start"].params for option in parameter.opts if option[0] == "-"}
-    assert [flag for flag in sorted(start - {"--app-protocol"}) if f"`{flag}`" not in readme] == []
+    assert [flag for flag in sorted(start) if f"`{flag}`" not in readme] == []
     of_daprd = {"--app-id", "--method"}
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", readme)) - flags - of_daprd == set()
 

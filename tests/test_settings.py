@@ -87,9 +87,8 @@ SAID = [
     ("app_address", {"app_address": "[::1]"}, {}, "::1"),
     ("app_address", {}, {"APP_CHANNEL_ADDRESS": "0.0.0.0"}, "0.0.0.0"),
     ("app_protocol", {}, {}, None),
-    ("app_protocol", {"app_protocol": "grpc"}, {"APP_PROTOCOL": "http"}, "grpc"),
-    ("app_protocol", {}, {"APP_PROTOCOL": "H2C"}, "h2c"),
-    ("app_protocol", {}, {"DAPR_APP_PROTOCOL": "grpcs", "APP_PROTOCOL": "http"}, "grpcs"),
+    ("app_protocol", {"app_protocol": "H2C"}, {}, "h2c"),
+    ("app_protocol", {}, {"APP_PROTOCOL": "the app's own"}, None),
     ("resources_path", {"resources_path": "components"}, {}, Path("components")),
     ("dapr_api_token", {}, {"DAPR_API_TOKEN": " t0ken\n"}, "t0ken"),
     ("app_api_token", {}, {"APP_API_TOKEN": "t0ken"}, "t0ken"),
@@ -287,7 +286,8 @@ HOST_FAULTS = [
 
 @pytest.mark.parametrize(("text", "message"), HOST_FAULTS)
 def test_faults_in_the_host_file_name_file_and_property(app: Path, text: str, message: str) -> None:
-    assert f"{app / 'host.json'}{message}" in problems(app, host=text)[0]
+    (line,) = problems(app, host=text)
+    assert f"{app / 'host.json'}{message}" in line
 
 
 LOCAL_FAULTS = [
@@ -321,13 +321,17 @@ def test_a_file_that_is_no_text_or_no_file(app: Path) -> None:
     ]
 
 
+TLS: dict[str, object] = {"app_tls_cert_file": __file__, "app_tls_key_file": __file__}
 FAULTS = [
     ({"app_port": "x"}, {}, "--app-port: found 'x', expected a whole number from 0 to 65535"),
     ({"app_port": True}, {}, "--app-port: found true"),
     ({}, {"APP_PORT": "65536"}, "environment variable APP_PORT: found '65536'"),
     ({}, {"APP_PORT": "٣"}, "environment variable APP_PORT: found '٣'"),
     ({"app_address": "127.0.0.1:3001"}, {}, "--app-address: found '127.0.0.1:3001', expected a host name or an IP"),
-    ({}, {"APP_PROTOCOL": "soap"}, "APP_PROTOCOL: found 'soap', expected one of http, grpc, https, grpcs, h2c"),
+    ({"app_protocol": "soap"}, {}, "--app-protocol: found 'soap', expected one of http, grpc, https, grpcs, h2c"),
+    ({"app_protocol": "https"}, {}, "--app-protocol https needs --app-tls-cert-file and --app-tls-key-file"),
+    ({"app_protocol": "grpcs"}, {}, "--app-protocol grpcs needs --app-tls-cert-file and --app-tls-key-file"),
+    ({"app_protocol": "grpc", **TLS}, {}, "--app-protocol grpc is without TLS: write grpcs or https, or leave"),
     ({"dapr_grpc_port": 0}, {}, "--dapr-grpc-port: found 0, expected a whole number from 1 to 65535"),
     ({"dapr_grpc_endpoint": "ftp://x"}, {}, "--dapr-grpc-endpoint: "),
     ({}, {"DAPR_GRPC_ENDPOINT": "x:port"}, "environment variable DAPR_GRPC_ENDPOINT: "),

@@ -95,7 +95,7 @@ def main() -> None:
 @_app_dir
 @_port("--app-port", "Port to listen on; 0 takes a free one.  [DAPR_APP_PORT, APP_PORT; default 3001]")
 @_text("--app-address", "Address to listen on.  [APP_CHANNEL_ADDRESS; default 127.0.0.1]", "HOST")
-@_text("--app-protocol", f"What the sidecar speaks to us: {', '.join(PROTOCOLS)}.  [APP_PROTOCOL]", "NAME")
+@_text("--app-protocol", f"What the sidecar speaks to us: {', '.join(PROTOCOLS)}.", "NAME")
 @_text("--app-tls-cert-file", "Certificate (PEM) for the app's port, for --app-protocol https or grpcs.", "FILE")
 @_text("--app-tls-key-file", "Private key (PEM) for the app's port.", "FILE")
 @click.option(

@@ -26,6 +26,8 @@ from daprfunc.timespan import parse_timespan
 PROTOCOLS = ("http", "grpc", "https", "grpcs", "h2c")
 """What daprd's --app-protocol can be."""
 
+_TLS_PROTOCOLS = frozenset({"https", "grpcs"})
+
 HOST_FILE = "host.json"
 LOCAL_SETTINGS_FILE = "local.settings.json"
 
@@ -66,7 +68,8 @@ class Settings:
         app_id: the app's name in Dapr. APP_ID; else the directory's name.
         app_port: the port to listen on; 0 takes a free one. Flag, DAPR_APP_PORT, APP_PORT.
         app_address: the address to listen on. Flag, APP_CHANNEL_ADDRESS.
-        app_protocol: how daprd was told to call the app; None if nobody said. Flag, DAPR_APP_PROTOCOL, APP_PROTOCOL.
+        app_protocol: how daprd was told to call the app; None if nobody said. All ways work on one port, so it is but
+            compared with the certificate. Flag; not APP_PROTOCOL, which the app may use for something else.
         app_tls_cert_file: certificate chain (PEM) for the app's port; given together with the key. Flag.
         app_tls_key_file: private key (PEM) for the app's port. Flag.
         app_api_token: what daprd must send us. APP_API_TOKEN.
@@ -208,7 +211,7 @@ def read_settings(app_dir: Path, flags: Mapping[str, object], environ: Mapping[s
     given = {option.name: option.read(sources, problems) for option in _OPTIONS}
     given["dapr_grpc_endpoint"] = _read_sidecar(sources, problems)
     fields = {name: value for name, value in given.items() if value is not _ABSENT}
-    problems += _contradictions(flags)
+    problems += _contradictions(flags, fields.get("app_protocol"))
     if problems:
         raise SettingsError("\n".join(dict.fromkeys(problems)))
     unset = {name: text for name, text in local.items() if not environ.get(name)}
@@ -312,9 +315,15 @@ def _read_sidecar(sources: _Sources, problems: list[str]) -> Any:
     return Endpoint(**{name: part for name, part in parts.items() if part is not _ABSENT})
 
 
-def _contradictions(flags: Mapping[str, object]) -> list[str]:
+def _contradictions(flags: Mapping[str, object], app_protocol: str | None) -> list[str]:
     problems = []
-    if (flags.get("app_tls_cert_file") is None) != (flags.get("app_tls_key_file") is None):
+    certificate = flags.get("app_tls_cert_file") is not None
+    if app_protocol in _TLS_PROTOCOLS and not certificate:
+        problems.append(f"--app-protocol {app_protocol} needs --app-tls-cert-file and --app-tls-key-file")
+    if app_protocol and app_protocol not in _TLS_PROTOCOLS and certificate:
+        tls = " or ".join(sorted(_TLS_PROTOCOLS))
+        problems.append(f"--app-protocol {app_protocol} is without TLS: write {tls}, or leave --app-tls-cert-file out")
+    if certificate != (flags.get("app_tls_key_file") is not None):
         problems.append("--app-tls-cert-file and --app-tls-key-file go together: give both or neither")
     if flags.get("resources_path") is not None and flags.get("dapr_grpc_endpoint") is not None:
         problems.append("--resources-path starts a sidecar here, --dapr-grpc-endpoint names another: give one of them")
@@ -516,8 +525,9 @@ def _level(value: object) -> int:
 def _levels(value: object) -> dict[str, int]:
     if not isinstance(value, dict):
         raise ValueError(f"found {_shown(value)}, expected an object")
-    levels = {category: _category_level(category, level) for category, level in value.items()}
-    return {category: level for category, level in levels.items() if category.lower() != "default"}
+    # The default has an option of its own, which also says what is wrong with it.
+    categories = {category: level for category, level in value.items() if category.lower() != "default"}
+    return {category: _category_level(category, level) for category, level in categories.items()}
 
 
 def _category_level(category: str, value: object) -> int:
@@ -545,7 +555,7 @@ _OPTIONS = (
     _Option("app_id", _text, ("APP_ID",)),
     _Option("app_port", _whole(0, 65535), ("DAPR_APP_PORT", "APP_PORT")),
     _Option("app_address", _address, ("APP_CHANNEL_ADDRESS",)),
-    _Option("app_protocol", _choice(*PROTOCOLS), ("DAPR_APP_PROTOCOL", "APP_PROTOCOL")),
+    _Option("app_protocol", _choice(*PROTOCOLS)),
     _Option("app_tls_cert_file", _file),
     _Option("app_tls_key_file", _file),
     _Option("app_api_token", _token, ("APP_API_TOKEN",)),
