@@ -47,7 +47,7 @@ def port() -> int:
 
 @pytest.fixture
 def process(app: Path, port: int) -> Iterator[Process]:
-    arguments = [
+    arguments: list[str | Path] = [
         "start",
         app,
         "--app-port",
