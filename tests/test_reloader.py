@@ -47,17 +47,8 @@ def port() -> int:
 
 @pytest.fixture
 def process(app: Path, port: int) -> Iterator[Process]:
-    arguments: list[str | Path] = [
-        "start",
-        app,
-        "--app-port",
-        str(port),
-        "--resources-path",
-        app / "components",
-        "--mask-secrets",
-        "--reload",
-    ]
-    with Process("daprfunc", [sys.executable, "-m", "daprfunc", *arguments]) as process_:
+    options = ["--app-port", str(port), "--resources-path", str(app / "components"), "--mask-secrets", "--reload"]
+    with Process("daprfunc", [sys.executable, "-m", "daprfunc", "start", app, *options]) as process_:
         yield process_
     wait_until(lambda: not is_listening(port), "the app's end")
 
