@@ -52,13 +52,16 @@ async def watch(sidecar: Sidecar, endpoint: str, app: AppAddress, *, check: bool
     """
     loop = asyncio.get_running_loop()
     started = loop.time()
+    said = logging.NOTSET
     for delay in _delays():
         try:
             metadata = await sidecar.get_metadata()
         except SidecarError as error:
             waited = loop.time() - started
             level, advice = _level(error, waited, patience), _advice(error)
-            log.log(level, "waiting for the Dapr sidecar at %s since %.0f s: %s%s", endpoint, waited, error, advice)
+            if level > said or level > logging.INFO:  # (what is no fault yet is said once)
+                log.log(level, "waiting for the Dapr sidecar at %s since %.0f s: %s%s", endpoint, waited, error, advice)
+                said = level
             await asyncio.sleep(delay)
             continue
         log.info("Dapr sidecar %s at %s (app id '%s')", metadata.runtime_version, endpoint, metadata.id)
