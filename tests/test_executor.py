@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from daprfunc.executor import Executor, FunctionRaised
+from daprfunc.errors import FunctionRaised
+from daprfunc.executor import Executor
 from tests.functions import function
 
 Caller = Callable[..., asyncio.Future[Any]]
@@ -148,7 +149,7 @@ async def test_a_call_that_is_cancelled_before_it_began_is_not_run() -> None:
         with pytest.raises(asyncio.CancelledError):
             await waiting
         gate.open()
-        assert await asyncio.gather(running, last) == ["running", "last"]
+        assert list(await asyncio.gather(running, last)) == ["running", "last"]
         assert gate.inside == ["running", "last"]
 
 

@@ -39,7 +39,8 @@ ARROWS: Mapping[str, set[str]] = {
     # One invocation.
     "bindings": {"conversion", "endpoint", "errors", "expressions", "model", "payload", "sidecar"},
     "context": {"invocation", "model"},
-    "executor": {"model"},
+    "threads": {"errors"},
+    "executor": {"errors", "model", "threads"},
     "watchdog": {"model"},
     "plan": {
         "bindings",

@@ -123,3 +123,11 @@ class SidecarError(InvocationError):
         super().__init__(status, message)
         self.store = store
         self.key = key
+
+
+class FunctionRaised(Exception):  # noqa: N818 - it is no error of ours
+    """Carries what a function raised, as its cause, where to raise that itself would mean something else.
+
+    ``StopIteration`` would end the coroutine that awaits the function, and ``CancelledError`` would say that somebody
+    has cancelled the invocation.
+    """

@@ -13,8 +13,8 @@ from daprfunc import logs
 from daprfunc.bindings import Fetch, Input, Trigger
 from daprfunc.context import InvocationContext
 from daprfunc.conversion import encode_result
-from daprfunc.errors import AppError, CallerError, InvocationError
-from daprfunc.executor import Call, FunctionRaised
+from daprfunc.errors import AppError, CallerError, FunctionRaised, InvocationError
+from daprfunc.executor import Call
 from daprfunc.invocation import Invocation, Reply
 from daprfunc.model import Function, Retry
 from daprfunc.payload import Payload
