@@ -25,7 +25,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
         return None
     names = inspect.signature(pyfuncitem.obj).parameters
     test = pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in names})
-    loop = LOOPS[pyfuncitem.callspec.params["loop_of"]]()
+    loop = LOOPS[str(pyfuncitem.callspec.params["loop_of"])]()
     try:
         loop.run_until_complete(_watched(test))
         loop.run_until_complete(loop.shutdown_asyncgens())

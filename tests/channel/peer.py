@@ -6,7 +6,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from jh2._hazmat import Decoder
 
@@ -184,6 +184,20 @@ async def connected(
         writer.transport.abort()
         with suppress(OSError):  # That it was broken already is what some tests are about.
             await writer.wait_closed()
+
+
+@runtime_checkable
+class ReadSide(Protocol):
+    """What a connection's transport has for reading."""
+
+    def pause_reading(self) -> None: ...
+    def resume_reading(self) -> None: ...
+
+
+def read_side(writer: asyncio.StreamWriter) -> ReadSide:
+    """The transport as what reads: a StreamWriter tells only that it can write."""
+    assert isinstance(writer.transport, ReadSide)
+    return writer.transport
 
 
 @asynccontextmanager

@@ -20,7 +20,7 @@ class RecordingTransport(asyncio.Transport):
         self.ended = ""
         self.reading = True
 
-    def write(self, data: bytes) -> None:  # type: ignore[override]
+    def write(self, data: bytes | bytearray | memoryview) -> None:
         assert not self.is_closing()
         assert self.ended != "eof"
         self.sent += data

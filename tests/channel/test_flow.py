@@ -8,7 +8,7 @@ import pytest
 
 from daprfunc.http2 import frames
 from daprfunc.http2.frames import ErrorCode, Setting
-from tests.channel.peer import Frame, Http2Peer, call, data, headers, http2, post, request_fields
+from tests.channel.peer import Frame, Http2Peer, call, data, headers, http2, post, read_side, request_fields
 from tests.channel.serving import Served, serving
 
 MIB = 2**20
@@ -267,7 +267,7 @@ async def test_a_caller_that_does_not_read_is_not_read_from(flood: Callable[[int
         http2(served.port, receive_buffer=8_192, limit=1_024) as peer,
     ):
         await peer.settled()
-        peer.writer.transport.pause_reading()
+        read_side(peer.writer).pause_reading()
         connection = served.connection
         transport = connection.transport
         first = 1
@@ -285,7 +285,7 @@ async def test_a_caller_that_does_not_read_is_not_read_from(flood: Callable[[int
         await a_few_turns(served)
         assert transport.get_write_buffer_size() == held
         # It reads again: nothing was lost, and the connection is as good as ever.
-        peer.writer.transport.resume_reading()
+        read_side(peer.writer).resume_reading()
         await peer.settled()
         await served.until(lambda: not connection.streams)
         await assert_well(served, peer, first)
@@ -306,12 +306,12 @@ async def test_bodies_are_held_back_from_a_caller_that_does_not_read() -> None:
     ):
         peer.send(frames.window_update(0, frames.MAX_WINDOW - WINDOW))
         await peer.settled()
-        peer.writer.transport.pause_reading()
+        read_side(peer.writer).pause_reading()
         peer.send(*(post(stream, b"/big", b"%d" % (4 * MIB)) for stream in range(1, 17, 2)))
         connection = served.connection
         await served.until(lambda: len(blocked(served)) == 8)
         assert connection.transport.get_write_buffer_size() < MIB
-        peer.writer.transport.resume_reading()
+        read_side(peer.writer).resume_reading()
         for stream in range(1, 17, 2):
             assert len((await peer.reply(stream)).body) == 4 * MIB
         await assert_well(served, peer, 99)

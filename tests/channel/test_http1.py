@@ -16,7 +16,7 @@ from daprfunc.channel.http1 import (
     REQUEST_SECONDS,
     Http1Connection,
 )
-from tests.channel.peer import connected, read_answer
+from tests.channel.peer import connected, read_answer, read_side
 from tests.channel.recording import RecordingTransport
 from tests.channel.serving import MAX_BODY, Gate, Served, function, new_app, serving
 
@@ -323,7 +323,7 @@ async def test_nothing_more_is_answered_to_a_caller_that_does_not_read() -> None
         connected(served.port, receive_buffer=8_192, limit=1_024) as (reader, writer),
     ):
         await served.until(lambda: served.server.connections)
-        writer.transport.pause_reading()
+        read_side(writer).pause_reading()
         writer.write(post(b"/big", b"4000000") * 500)
         await served.until(lambda: isinstance(served.connection, Http1Connection) and served.connection._blocked)
         connection = served.connection
@@ -332,10 +332,10 @@ async def test_nothing_more_is_answered_to_a_caller_that_does_not_read() -> None
         assert connection._transport.get_write_buffer_size() < 5_000_000
         left = len(connection._waiting)
         assert left > 400
-        writer.transport.resume_reading()
+        read_side(writer).resume_reading()
         for _ in range(3):
             assert len((await read_answer(reader)).body) == 4_000_000
-        writer.transport.pause_reading()
+        read_side(writer).pause_reading()
         await served.until(lambda: connection._blocked and connection._task is None)
         assert 0 < len(connection._waiting) < left
         connection.check(connection._loop.time() + REQUEST_SECONDS - 1)
@@ -349,10 +349,10 @@ async def test_a_caller_that_reads_late_gets_all() -> None:
         serving(send_buffer=8_192) as served,
         connected(served.port, receive_buffer=8_192, limit=1_024) as (reader, writer),
     ):
-        writer.transport.pause_reading()
+        read_side(writer).pause_reading()
         writer.write(post(b"/big", b"1000000") * 5 + post(b"/echo", bytes(MAX_BODY + 1)))
         await served.until(lambda: isinstance(served.connection, Http1Connection) and served.connection._blocked)
-        writer.transport.resume_reading()
+        read_side(writer).resume_reading()
         answers = [await read_answer(reader) for _ in range(6)]
         assert [answer.status for answer in answers] == [200] * 5 + [413]
         assert [len(answer.body) for answer in answers[:5]] == [1_000_000] * 5

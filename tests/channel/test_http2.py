@@ -22,6 +22,7 @@ from tests.channel.peer import (
     invoke_request,
     message,
     post,
+    read_side,
     request_fields,
 )
 from tests.channel.recording import RecordingTransport
@@ -512,7 +513,7 @@ async def test_a_caller_that_does_not_read_is_cut_off() -> None:
     ):
         peer.send(frames.window_update(0, 100_000_000))
         await peer.settled()
-        peer.writer.transport.pause_reading()
+        read_side(peer.writer).pause_reading()
         connection = served.connection
         peer.send(post(1, b"/big", b"8000000"))
         await served.until(lambda: connection._write_paused)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from typing import Any
 
 import grpc
 import httpx
@@ -26,6 +27,7 @@ from tests.channel.peer import (
     http2,
     post,
     read_answer,
+    read_side,
     request_fields,
 )
 from tests.channel.serving import Gate, Served, function, serving
@@ -157,7 +159,7 @@ async def test_grpcs(tls: ssl.SSLContext, authority: trustme.CA) -> None:
         async with grpc.aio.secure_channel(f"localhost:{served.port}", credentials, options=options) as channel:
             request = InvokeRequest(method="big")
             request.data.value = b"1000000"
-            stub = AppCallbackStub(channel)
+            stub: Any = AppCallbackStub(channel)  # type: ignore[no-untyped-call]  # generated
             assert len((await stub.OnInvoke(request)).data.value) == 1_000_000
         await served.until(lambda: not served.server.connections)
 
@@ -165,7 +167,7 @@ async def test_grpcs(tls: ssl.SSLContext, authority: trustme.CA) -> None:
 @over_tls
 async def test_who_agreed_on_http2_has_to_speak_it(tls: ssl.SSLContext, trusting: ssl.SSLContext) -> None:
     trusting.set_alpn_protocols(["h2"])
-    options = {"ssl": trusting, "server_hostname": "localhost"}
+    options: dict[str, Any] = {"ssl": trusting, "server_hostname": "localhost"}
     async with serving(tls=tls) as served, connected(served.port, **options) as (reader, writer):
         writer.write(POST)
         assert await _ended(reader)
@@ -174,7 +176,7 @@ async def test_who_agreed_on_http2_has_to_speak_it(tls: ssl.SSLContext, trusting
 
 @over_tls
 async def test_prior_knowledge_needs_no_alpn(tls: ssl.SSLContext, trusting: ssl.SSLContext) -> None:
-    options = {"ssl": trusting, "server_hostname": "localhost"}
+    options: dict[str, Any] = {"ssl": trusting, "server_hostname": "localhost"}
     async with serving(tls=tls) as served, http2(served.port, **options) as peer:
         peer.send(post(1, b"/echo", b"body"))
         assert (await peer.reply(1)).body == b"body"
@@ -191,7 +193,7 @@ async def test_plain_text_on_a_port_with_tls(tls: ssl.SSLContext) -> None:
 @over_tls
 async def test_refusals_over_tls(tls: ssl.SSLContext, trusting: ssl.SSLContext) -> None:
     """No half-close there: the answer is followed by the close."""
-    options = {"ssl": trusting, "server_hostname": "localhost"}
+    options: dict[str, Any] = {"ssl": trusting, "server_hostname": "localhost"}
     async with serving(tls=tls) as served, connected(served.port, **options) as (reader, writer):
         writer.write(b"GARBAGE\r\n\r\n")
         assert (await read_answer(reader)).status == 400
@@ -279,7 +281,7 @@ async def test_grpc_clients_lose_nothing() -> None:
     async with serving(function(gate.gate)) as served:
         options = (("grpc.enable_http_proxy", 0), ("grpc.enable_retries", 0))
         async with grpc.aio.insecure_channel(f"127.0.0.1:{served.port}", options=options) as channel:
-            stub = AppCallbackStub(channel)
+            stub: Any = AppCallbackStub(channel)  # type: ignore[no-untyped-call]  # generated
             request = InvokeRequest(method="gate", content_type="text/plain")
             request.data.value = b"x"
             calls = [stub.OnInvoke(request) for _ in range(20)]
@@ -388,12 +390,12 @@ async def test_the_last_reply_is_not_cut_off_by_the_close() -> None:
         await peer.frame_of(frames.PING)
         peer.send(frames.frame(frames.PING, frames.ACK, 0, b"draining"))
         await peer.frame_of(frames.GOAWAY)
-        peer.writer.transport.pause_reading()
+        read_side(peer.writer).pause_reading()
         gate.opened.set()
         connection = served.connection
         await served.until(lambda: connection._write_paused)
         connection.check(connection.loop.time() + 30)
-        peer.writer.transport.resume_reading()
+        read_side(peer.writer).resume_reading()
         assert len((await peer.reply(1)).body) == 2_000_000
         await drain
 
