@@ -60,7 +60,7 @@ class FakeSidecar(DaprServicer):
     ) -> AsyncIterator[Endpoint]:
         """Serve while the context lasts; gives the endpoint. With `credentials`, over TLS."""
         server = grpc.aio.server(options=(("grpc.so_reuseport", 0), *options))
-        add_DaprServicer_to_server(self, server)
+        add_DaprServicer_to_server(self, server)  # type: ignore[no-untyped-call]  # generated
         port = server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
         await server.start()
         try:
@@ -75,7 +75,7 @@ class FakeSidecar(DaprServicer):
 def fail_with(code: grpc.StatusCode, details: str = "scripted") -> Answer:
     """Answer every GetSecret with a failure."""
 
-    async def answer(request: GetSecretRequest, context: Any) -> GetSecretResponse:
+    async def answer(request: GetSecretRequest, context: grpc.aio.ServicerContext[Any, Any]) -> GetSecretResponse:
         await context.abort(code, details)
 
     return answer

@@ -206,8 +206,9 @@ async def test_close_fails_the_reads_under_way_and_later_ones(connect: Connect) 
 
     async def answer(request: GetSecretRequest, context: Any) -> GetSecretResponse:
         started.set()
+        never: asyncio.Future[GetSecretResponse] = asyncio.get_running_loop().create_future()
         try:
-            return await asyncio.get_running_loop().create_future()
+            return await never
         finally:
             ended.set()
 

@@ -44,7 +44,7 @@ class Store:
 
 async def test_a_read_begins_at_once_and_only_when_asked_for() -> None:
     store = Store()
-    coalescer = Coalescer(store.read)
+    coalescer = Coalescer[str, str](store.read)
     assert not store.reads
     future = coalescer.read("a")
     await turn()
@@ -55,7 +55,7 @@ async def test_a_read_begins_at_once_and_only_when_asked_for() -> None:
 
 async def test_nobody_gets_a_read_that_began_before_they_asked() -> None:
     store = Store()
-    coalescer = Coalescer(store.read, hold=FOREVER)
+    coalescer = Coalescer[str, str](store.read, hold=FOREVER)
     first = coalescer.read("a")
     await turn()
     late = [coalescer.read("a") for _ in range(3)]
@@ -70,7 +70,7 @@ async def test_nobody_gets_a_read_that_began_before_they_asked() -> None:
 
 async def test_those_who_ask_before_the_read_has_begun_share_it() -> None:
     store = Store()
-    coalescer = Coalescer(store.read, hold=FOREVER)
+    coalescer = Coalescer[str, str](store.read, hold=FOREVER)
     futures = [coalescer.read("a") for _ in range(10)]
     await turn()
     store.end(0)
@@ -80,7 +80,7 @@ async def test_those_who_ask_before_the_read_has_begun_share_it() -> None:
 
 async def test_a_key_costs_one_read_per_round_trip() -> None:
     store = Store()
-    coalescer = Coalescer(store.read, hold=FOREVER)
+    coalescer = Coalescer[str, str](store.read, hold=FOREVER)
     futures = [coalescer.read("a")]
     await turn()
     for trip in range(5):
@@ -95,7 +95,7 @@ async def test_a_key_costs_one_read_per_round_trip() -> None:
 
 async def test_keys_do_not_wait_for_each_other() -> None:
     store = Store()
-    coalescer = Coalescer(store.read, hold=FOREVER)
+    coalescer = Coalescer[str, str](store.read, hold=FOREVER)
     slow, fast = coalescer.read("slow"), coalescer.read("fast")
     await turn()
     assert [key for key, _ in store.reads] == ["slow", "fast"]
@@ -108,7 +108,7 @@ async def test_keys_do_not_wait_for_each_other() -> None:
 
 async def test_slow_reads_overlap_after_the_hold() -> None:
     store = Store()
-    coalescer = Coalescer(store.read, hold=0.01)
+    coalescer = Coalescer[str, str](store.read, hold=0.01)
     first = coalescer.read("a")
     await turn()
     second, third = coalescer.read("a"), coalescer.read("a")
@@ -116,7 +116,7 @@ async def test_slow_reads_overlap_after_the_hold() -> None:
         await asyncio.sleep(0.001)
     late = coalescer.read("a")
     store.end(1)
-    assert await asyncio.gather(second, third) == ["a 1"] * 2
+    assert list(await asyncio.gather(second, third)) == ["a 1"] * 2
     assert not first.done(), "a slow read does not hold up those after it"
     await turn()
     store.end(2)
@@ -128,7 +128,7 @@ async def test_slow_reads_overlap_after_the_hold() -> None:
 
 async def test_cancelling_one_reader_disturbs_no_other() -> None:
     store = Store()
-    coalescer = Coalescer(store.read, hold=FOREVER)
+    coalescer = Coalescer[str, str](store.read, hold=FOREVER)
     one, other = coalescer.read("a"), coalescer.read("a")
     await turn()
     waiting, patient = coalescer.read("a"), coalescer.read("a")
@@ -143,7 +143,7 @@ async def test_cancelling_one_reader_disturbs_no_other() -> None:
 
 async def test_nothing_is_read_for_nobody() -> None:
     store = Store()
-    coalescer = Coalescer(store.read, hold=FOREVER)
+    coalescer = Coalescer[str, str](store.read, hold=FOREVER)
     first = coalescer.read("a")
     await turn()
     for future in (coalescer.read("a"), coalescer.read("a")):
@@ -160,7 +160,7 @@ async def test_nothing_is_read_for_nobody() -> None:
 
 async def test_a_read_that_all_have_left_runs_to_its_end() -> None:
     store = Store()
-    coalescer = Coalescer(store.read, hold=FOREVER)
+    coalescer = Coalescer[str, str](store.read, hold=FOREVER)
     only = coalescer.read("a")
     await turn()
     only.cancel()
@@ -173,7 +173,7 @@ async def test_a_read_that_all_have_left_runs_to_its_end() -> None:
 
 async def test_a_read_that_all_have_left_before_it_began_is_not_made() -> None:
     store = Store()
-    coalescer = Coalescer(store.read, hold=FOREVER)
+    coalescer = Coalescer[str, str](store.read, hold=FOREVER)
     coalescer.read("a").cancel()
     await coalescer.idle()
     assert store.reads == []
@@ -181,7 +181,7 @@ async def test_a_read_that_all_have_left_before_it_began_is_not_made() -> None:
 
 async def test_an_error_is_shared_and_does_not_stick() -> None:
     store = Store()
-    coalescer = Coalescer(store.read, hold=FOREVER)
+    coalescer = Coalescer[str, str](store.read, hold=FOREVER)
     futures = [coalescer.read("a") for _ in range(3)]
     await turn()
     store.end(0, LookupError("no such key"))
@@ -196,7 +196,7 @@ async def test_an_error_is_shared_and_does_not_stick() -> None:
 
 async def test_a_read_that_is_cancelled_from_within_leaves_nobody_waiting() -> None:
     store = Store()
-    coalescer = Coalescer(store.read, hold=FOREVER)
+    coalescer = Coalescer[str, str](store.read, hold=FOREVER)
     first = coalescer.read("a")
     await turn()
     second = coalescer.read("a")
@@ -212,7 +212,7 @@ async def test_keeps_nothing_of_keys_that_nobody_reads() -> None:
     async def read(key: int) -> int:
         return key
 
-    coalescer = Coalescer(read)
+    coalescer = Coalescer[int, int](read)
     await asyncio.gather(*(coalescer.read(key % 50) for key in range(1000)))
     await coalescer.idle()
     assert not coalescer._keys
@@ -221,7 +221,7 @@ async def test_keeps_nothing_of_keys_that_nobody_reads() -> None:
 
 async def test_close_fails_all_readers_and_later_ones() -> None:
     store = Store()
-    coalescer = Coalescer(store.read, hold=FOREVER)
+    coalescer = Coalescer[str, str](store.read, hold=FOREVER)
     running = coalescer.read("a")
     await turn()
     waiting, unbegun = coalescer.read("a"), coalescer.read("b")
@@ -236,7 +236,7 @@ async def test_close_fails_all_readers_and_later_ones() -> None:
 
 async def test_is_idle_when_the_last_read_has_ended() -> None:
     store = Store()
-    coalescer = Coalescer(store.read, hold=FOREVER)
+    coalescer = Coalescer[str, str](store.read, hold=FOREVER)
     first = coalescer.read("a")
     await turn()
     second = coalescer.read("a")
@@ -255,7 +255,7 @@ class Random:
 
     def __init__(self) -> None:
         self.store = Store()
-        self.coalescer = Coalescer(self.store.read, hold=FOREVER)
+        self.coalescer = Coalescer[str, str](self.store.read, hold=FOREVER)
         # Each with its key and how many reads had begun when it asked: none of those may answer it.
         self.readers: list[tuple[asyncio.Future[str], str, int]] = []
 

@@ -81,8 +81,9 @@ async def test_a_sidecar_that_must_go_first_answers_whom_it_owes() -> None:
 async def test_close_ends_all_of_them() -> None:
     async def answer(request: GetSecretRequest, context: Any) -> GetSecretResponse:
         asked.release()
+        never: asyncio.Future[GetSecretResponse] = asyncio.get_running_loop().create_future()
         try:
-            return await asyncio.get_running_loop().create_future()
+            return await never
         finally:
             ended.release()
 

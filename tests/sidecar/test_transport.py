@@ -33,7 +33,8 @@ async def calling(endpoint: Endpoint) -> AsyncIterator[Call]:
     stub: Any = channel.unary_unary(METHOD, GetSecretRequest.SerializeToString, GetSecretResponse.FromString)
 
     def call(request: GetSecretRequest = REQUEST, timeout: float = 10) -> Awaitable[Any]:
-        return asyncio.ensure_future(stub(request, timeout=timeout))
+        answer: asyncio.Future[Any] = asyncio.ensure_future(stub(request, timeout=timeout))
+        return answer
 
     try:
         yield call
