@@ -31,8 +31,9 @@ def typed_data() -> Any:
     message.oneof_decl.add(name="data")
     for name, kind in KINDS.items():
         message.field.add(name=name, number=NUMBERS[name], type=kind, label=1, oneof_index=0)
-    descriptor = descriptor_pool.DescriptorPool().Add(file)
-    return message_factory.GetMessageClass(descriptor.message_types_by_name["TypedData"])
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("TypedData"))
 
 
 class Message:

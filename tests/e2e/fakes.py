@@ -24,7 +24,7 @@ def environment(port: int, **more: str) -> dict[str, str]:
     return {"DAPR_GRPC_PORT": str(port), "DAPR_DISABLE_SIDECAR_METADATA_CHECK": "true", **more}
 
 
-class GrpcSidecar(DaprServicer):  # type: ignore[misc]  # generated
+class GrpcSidecar(DaprServicer):
     """A gRPC server with Dapr's GetSecret.
 
     Attributes:

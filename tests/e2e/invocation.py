@@ -88,8 +88,8 @@ def over_grpc_proxying(daprd: Daprd, call: Call) -> Answer:
 
 
 def _message(call: Call) -> InvokeRequest:
-    extension = HTTPExtension(verb=HTTPExtension.Verb.Value(call.verb))
-    message: Any = InvokeRequest(method=call.method, content_type=call.content_type, http_extension=extension)
+    extension = HTTPExtension(verb=call.verb)
+    message = InvokeRequest(method=call.method, content_type=call.content_type, http_extension=extension)
     message.data.value = call.body
     return message
 
@@ -109,7 +109,7 @@ def _error_text(error: Any) -> str:
     status = rpc_status.from_call(error)
     for detail in status.details if status else ():
         if detail.Unpack(info):
-            return info.metadata["http.error_message"]
+            return str(info.metadata["http.error_message"])
     return str(error.details())
 
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import grpc
 import pytest
@@ -93,13 +94,13 @@ def test_the_token_over_http(guarded: FunctionApp, verb: str, path: str, without
 )
 def test_the_token_over_grpc(guarded: FunctionApp, service: str, method: str, without: str, with_it: str) -> None:
     with GrpcCaller(guarded.port) as caller:
-        call = caller.channel.unary_unary(f"/dapr.proto.runtime.v1.{service}/{method}")
+        call = caller.channel.unary_unary(f"/dapr.proto.runtime.v1.{service}/{method}", None, None)
 
         def code(*metadata: tuple[str, str]) -> str:
             try:
                 call(b"", metadata=metadata, timeout=10)
             except grpc.RpcError as error:
-                return str(error.code().name)  # type: ignore[attr-defined]  # it is a Call as well
+                return str(error.code().name)
             return "OK"
 
         assert [code(), code(("dapr-api-token", "")), code(("dapr-api-token", TOKEN[:-1]))] == [without] * 3
@@ -112,9 +113,9 @@ def test_health_over_grpc(guarded: FunctionApp) -> None:
         assert stub.HealthCheck(Empty(), timeout=10) == HealthCheckResponse()
 
 
-def start(tmp_path: Path, *resources: dict) -> Process:  # type: ignore[type-arg]
+def start(tmp_path: Path, *resources: dict[str, Any]) -> Process:
     write_resources(tmp_path / "resources" / "all.yaml", *resources)
-    arguments = [APP, "--app-port", "0", "--resources-path", tmp_path / "resources"]
+    arguments: list[str | Path] = [APP, "--app-port", "0", "--resources-path", tmp_path / "resources"]
     return Process("daprfunc", [sys.executable, "-m", "daprfunc", "start", *arguments])
 
 

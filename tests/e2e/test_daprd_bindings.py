@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import grpc
 import pytest
@@ -25,9 +25,15 @@ REDIS_JSON = '{"port":"6379","ratio":"0.5","tls":"true","user":"u"}'
 MANY = 20
 
 
-@pytest.fixture(scope="module")
-def stores(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+class Started(TypedDict):
     """What Daprd is started with."""
+
+    resources: Path
+    config: Path
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory: pytest.TempPathFactory) -> Started:
     directory = tmp_path_factory.mktemp("bindings")
     values = {f"key-{number}": f"value {number}" for number in range(MANY)}
     secrets = {"my-secret": "abcd", "awkward": AWKWARD, "redis": REDIS, **values}
@@ -43,7 +49,7 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module", params=["http", "grpc"])
-def typed(request: pytest.FixtureRequest, stores: dict[str, Path]) -> Iterator[Daprd]:
+def typed(request: pytest.FixtureRequest, stores: Started) -> Iterator[Daprd]:
     with dapr_run(APPS / "secrets", request.param, **stores) as (_, daprd):
         yield daprd
 
@@ -90,7 +96,7 @@ def write_v1_app(directory: Path, keys: dict[str, str]) -> Path:
 
 
 @pytest.mark.parametrize("app_protocol", ["http", "grpc"])
-def test_many_bindings_of_one_function(stores: dict[str, Path], tmp_path: Path, app_protocol: str) -> None:
+def test_many_bindings_of_one_function(stores: Started, tmp_path: Path, app_protocol: str) -> None:
     keys = {f"secret_{number}": f"key-{number}" for number in range(MANY)}
     with dapr_run(write_v1_app(tmp_path, keys), app_protocol, **stores) as (_, daprd):
         answer = invocation.over_http(daprd, Call("Collect"))
@@ -99,7 +105,7 @@ def test_many_bindings_of_one_function(stores: dict[str, Path], tmp_path: Path, 
 
 
 @pytest.fixture(scope="module", params=["http", "grpc"])
-def keyed(request: pytest.FixtureRequest, stores: dict[str, Path]) -> Iterator[tuple[str, FunctionApp, Daprd]]:
+def keyed(request: pytest.FixtureRequest, stores: Started) -> Iterator[tuple[str, FunctionApp, Daprd]]:
     with dapr_run(APPS / "answers", request.param, **stores) as (app, daprd):
         yield request.param, app, daprd
 
@@ -118,6 +124,7 @@ def test_errors_are_those_of_daprd(keyed: tuple[str, FunctionApp, Daprd], store:
     with pytest.raises(grpc.RpcError) as error:
         daprd.stub.GetSecret(GetSecretRequest(store_name=store, key=key), timeout=10)
     own_code, own_details = error.value.code(), error.value.details()
+    assert own_details is not None
     assert own.message == own_details
     call = Call("ReadKey", json.dumps({"store": store, "key": key}).encode())
 

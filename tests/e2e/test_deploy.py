@@ -44,7 +44,8 @@ def test_the_container_starts_and_its_health_check_tells() -> None:
 
 def start_command() -> list[str]:
     """The last CMD: the first is the health check's."""
-    return json.loads(re.findall(r"^CMD (\[.*\])$", DOCKERFILE, re.MULTILINE)[-1])
+    command: list[str] = json.loads(re.findall(r"^CMD (\[.*\])$", DOCKERFILE, re.MULTILINE)[-1])
+    return command
 
 
 def health_check(environment: dict[str, str]) -> int:

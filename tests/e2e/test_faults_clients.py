@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -221,7 +222,7 @@ def test_replies_that_are_never_read(app: FunctionApp, protocol: str, figure: Ca
     assert grown < MEMORY
 
 
-def slow_callers(port: int, stack: ExitStack) -> dict[str, list]:  # type: ignore[type-arg]
+def slow_callers(port: int, stack: ExitStack) -> dict[str, list[socket.socket]]:
     """Connections that say too little, by what they say."""
     beginnings = {
         "nothing": b"",
@@ -269,7 +270,7 @@ def test_idle_connections_and_slow_loris(app: FunctionApp, figure: Callable[[obj
     }
 
 
-def how_it_ended(caller) -> str:  # type: ignore[no-untyped-def]
+def how_it_ended(caller: socket.socket) -> str:
     caller.settimeout(0.05)
     received, closed = read_to_end(caller)
     if received.startswith(b"HTTP"):

@@ -8,6 +8,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -156,6 +157,7 @@ def test_sigterm_under_load(protocol: str, function: str, figure: Callable[[obje
     # Threads are few, so most of the functions that need one have not even begun when the signal comes.
     payload = {"seconds": 1.0 if function == "sleeps" else 0.02, "name": "last"}
     tally = Tally()
+    answers: list[Callable[[], tuple[object, str]]]
     with FunctionApp(APP, env=QUIET) as app:
         if protocol == "http":
             callers = [HttpCaller(app.port) for _ in range(IN_FLIGHT)]
@@ -165,7 +167,7 @@ def test_sigterm_under_load(protocol: str, function: str, figure: Callable[[obje
         else:
             grpc = GrpcCaller(app.port)
             calls = [grpc.send(function, payload) for _ in range(IN_FLIGHT)]
-            answers = [lambda call=call: grpc.answer(call) for call in calls]  # type: ignore[misc]
+            answers = [partial(grpc.answer, call) for call in calls]
         if function == "sleeps":
             with HttpCaller(app.port) as counter:
                 wait_until(lambda: counter.post("running", "last") == (200, str(IN_FLIGHT)), "all to be in flight")

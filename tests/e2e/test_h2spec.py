@@ -36,7 +36,7 @@ async def test_every_case(tmp_path: Path, secure: bool) -> None:
         trustme.CA().issue_cert("127.0.0.1").configure_cert(tls)
     report = tmp_path / "report.xml"
     # "/" answers with a text, which some cases need; their strict variants are asked too.
-    options = ["--strict", "--path", "/", "--timeout", "2", "--junit-report", report]
+    options: list[str | Path] = ["--strict", "--path", "/", "--timeout", "2", "--junit-report", report]
     async with serving(tls=tls) as served:
         h2spec = await asyncio.create_subprocess_exec(
             H2SPEC.binary,

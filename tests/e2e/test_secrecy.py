@@ -222,7 +222,7 @@ def test_commands_on_a_whole_app(command: list[str]) -> None:
 
 def refused(resources: Path) -> str:
     """What ``start`` says of resources that it refuses."""
-    arguments = [APPS / "secrecy", "--app-port", "0", "--resources-path", resources]
+    arguments: list[str | Path] = [APPS / "secrecy", "--app-port", "0", "--resources-path", resources]
     with Process("daprfunc", [sys.executable, "-m", "daprfunc", "start", *arguments], env=SETTINGS) as process:
         assert process.wait(20) in (1, 2), process.output
     return process.output
@@ -303,7 +303,7 @@ def public_objects(tmp_path: Path) -> Iterator[tuple[str, object]]:
     yield "Sidecar", Sidecar(channel, timeout=1, api_token=PLANTED["dapr token"])
     yield "Sidecars", Sidecars(Endpoint(), timeout=1, api_token=PLANTED["dapr token"])
     yield "SecretRead", SecretRead("store", "key", (("token", PLANTED["setting"]),))
-    yield "App", App(None, api_token=PLANTED["app token"], max_body_size=1)  # type: ignore[arg-type]
+    yield "App", App(None, api_token=PLANTED["app token"], max_body_size=1)  # type: ignore[arg-type]  # it needs no dispatcher
     yield "Executor", Executor(1)
     mask = SecretMask()
     mask.remember([SECRET])

@@ -11,7 +11,7 @@ import grpc
 import pytest
 
 from daprfunc.rpc.appcallback_pb2_grpc import AppCallbackStub
-from daprfunc.rpc.common_pb2 import InvokeRequest
+from daprfunc.rpc.common_pb2 import InvokeRequest, InvokeResponse
 from tests.e2e.app import FunctionApp
 
 ROOT = Path(__file__).parents[2]
@@ -49,6 +49,9 @@ def on_invoke(stack: ExitStack) -> Callable[..., bytes]:
             channels[app.address] = stack.enter_context(grpc.insecure_channel(app.address, options=options))
         request = InvokeRequest(method=method, content_type="application/json")
         request.data.value = data
-        return AppCallbackStub(channels[app.address]).OnInvoke(request, timeout=30, metadata=metadata).data.value
+        stub: Any = AppCallbackStub(channels[app.address])  # type: ignore[no-untyped-call]  # generated
+        response = stub.OnInvoke(request, timeout=30, metadata=metadata)
+        assert isinstance(response, InvokeResponse)
+        return response.data.value
 
     return call

@@ -48,7 +48,7 @@ class Sidecar(DaprServicer):
 def sidecar_at(address: str) -> Iterator[Sidecar]:
     sidecar = Sidecar()
     server = grpc.server(ThreadPoolExecutor(4))
-    add_DaprServicer_to_server(sidecar, server)
+    add_DaprServicer_to_server(sidecar, server)  # type: ignore[no-untyped-call]  # generated
     server.add_insecure_port(address)
     server.start()
     try:
@@ -146,7 +146,7 @@ def test_tls_on_the_apps_port(start: Start, tmp_path: Path) -> None:
         assert (reply.content, reply.http_version) == (b"x", "HTTP/2")
     credentials = grpc.ssl_channel_credentials(authority.cert_pem.bytes())
     with grpc.secure_channel(app.address, credentials) as channel:
-        check = channel.unary_unary("/dapr.proto.runtime.v1.AppCallbackHealthCheck/HealthCheck")
+        check = channel.unary_unary("/dapr.proto.runtime.v1.AppCallbackHealthCheck/HealthCheck", None, None)
         assert check(b"", timeout=10) == b""
     with pytest.raises(httpx.TransportError):
         httpx.post(f"http://{app.address}/Echo", trust_env=False)
@@ -258,7 +258,8 @@ def test_a_file_that_is_no_certificate_is_named() -> None:
 
 
 def test_an_ipv6_address_serves_too(stack: ExitStack) -> None:
-    command = [sys.executable, "-m", "daprfunc", "start", APP, *EMBEDDED, "--app-port", "0", "--app-address", "::1"]
+    arguments = ["--app-port", "0", "--app-address", "::1"]
+    command = [sys.executable, "-m", "daprfunc", "start", str(APP), *EMBEDDED, *arguments]
     process = stack.enter_context(Process("daprfunc", command))
     address = process.wait_for_output(r"ready: .* on (\[::1\]:\d+) ")[1]
     assert httpx.post(f"http://{address}/Echo", content=b"x", trust_env=False).content == b"x"

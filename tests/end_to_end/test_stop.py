@@ -111,7 +111,7 @@ def test_a_thread_that_the_app_left_running_does_not_keep_it_alive(start: Start,
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_start_can_be_interrupted(number: signal.Signals, tmp_path: Path, stack: ExitStack) -> None:
     (tmp_path / "function_app.py").write_text("import time\nprint('importing')\ntime.sleep(600)\n")
-    command = [sys.executable, "-m", "daprfunc", "start", tmp_path, *EMBEDDED, "--app-port", "0"]
+    command: list[str | Path] = [sys.executable, "-m", "daprfunc", "start", tmp_path, *EMBEDDED, "--app-port", "0"]
     process = stack.enter_context(Process("daprfunc", command))
     process.wait_for_output("importing")
     process.signal(number)

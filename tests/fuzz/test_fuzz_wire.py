@@ -228,7 +228,7 @@ CALLERS_FAULT = {"INVALID_ARGUMENT", "NOT_FOUND", "UNIMPLEMENTED", "RESOURCE_EXH
 @depths(1_500)
 def test_protobuf_bytes(app: FunctionApp, examples: int) -> None:
     with GrpcCaller(app.port) as caller:
-        on_invoke: Callable[..., bytes] = caller.channel.unary_unary(ON_INVOKE.decode())
+        on_invoke: Callable[..., bytes] = caller.channel.unary_unary(ON_INVOKE.decode(), None, None)
 
         def check(message: bytes) -> None:
             try:
