@@ -120,6 +120,6 @@ def compiled(
         executor.close()
 
 
-def invocation(method: str, body: bytes = b"", content_type: str = "", **headers: str) -> Invocation:
+def invocation(method: str, body: bytes = b"", content_type: str = "", /, **headers: str) -> Invocation:
     pairs = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
     return Invocation(method, Payload(body, content_type), pairs)

@@ -23,7 +23,8 @@ async def reply_of(call: Any, body: bytes = b"", **options: Any) -> tuple[bytes,
     """Invoke a function once, in a task of its own as channels do."""
     loaded = call if isinstance(call, Function) else function(call)
     with compiled(loaded, **options) as dispatcher:
-        return tuple(await asyncio.ensure_future(dispatcher.invoke(invocation(loaded.name, body))))  # type: ignore[return-value]
+        reply = await asyncio.ensure_future(dispatcher.invoke(invocation(loaded.name, body)))
+        return reply.body, reply.content_type
 
 
 async def failure_of(call: Any, body: bytes = b"", **options: Any) -> InvocationError:
@@ -32,10 +33,10 @@ async def failure_of(call: Any, body: bytes = b"", **options: Any) -> Invocation
     return raised.value
 
 
-def both(call: Any) -> Any:
+def both(call: Any) -> pytest.MarkDecorator:
     """Parametrize with a function's sync form and an async one that does the same."""
 
-    async def call_async(payload):  # type: ignore[no-untyped-def]
+    async def call_async(payload):  # type: ignore[no-untyped-def]  # as users write it
         return call(payload)
 
     return pytest.mark.parametrize("call", [call, call_async], ids=["sync", "async"])
@@ -230,7 +231,7 @@ def inner() -> None:
     raise OwnError("inner")
 
 
-def breaks(payload):  # type: ignore[no-untyped-def]
+def breaks(payload):  # type: ignore[no-untyped-def]  # as users write it
     try:
         inner()
     except OwnError as error:
@@ -259,7 +260,7 @@ async def test_a_call_that_python_refuses_shows_no_frame_of_ours(caplog: pytest.
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="ExceptionGroup came with Python 3.11")
 async def test_groups_of_errors_are_shown(caplog: pytest.LogCaptureFixture) -> None:
     def breaks(payload: str) -> None:
-        raise ExceptionGroup("several", [OwnError("one"), OwnError("two")])  # noqa: F821
+        raise ExceptionGroup("several", [OwnError("one"), OwnError("two")])  # type: ignore[name-defined] # noqa: F821
 
     await failure_of(breaks)
     assert "OwnError: one" in caplog.records[0].getMessage()
@@ -294,7 +295,7 @@ class Attempts:
 
     def __call__(self, payload: str, context: func.Context) -> str:
         retry = context.retry_context
-        self.told.append((retry.retry_count, retry.max_retry_count, retry.exception and retry.exception.message))
+        self.told.append((retry.retry_count, retry.max_retry_count, getattr(retry.exception, "message", None)))
         self.ids.add(context.invocation_id)
         if len(self.told) <= self.failures:
             raise OwnError(f"attempt {len(self.told)}")

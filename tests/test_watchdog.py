@@ -52,7 +52,7 @@ def sleeps(payload: object) -> None:
 
 def plan(call: Callable[..., Any], executor: Executor) -> Plan:
     function = held(call)
-    trigger = ServiceInvocationTrigger(Declaration(function.trigger, function, {}, services=None))  # type: ignore[arg-type]
+    trigger = ServiceInvocationTrigger(Declaration(function.trigger, function, {}, services=None))  # type: ignore[arg-type]  # it needs none
     return Plan(function, trigger, {}, executor.compile(function), None)
 
 
