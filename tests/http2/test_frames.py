@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from hpack import Decoder
-from hyperframe.frame import Frame, GoAwayFrame, RstStreamFrame, SettingsFrame, WindowUpdateFrame
+from hyperframe.frame import DataFrame, Frame, GoAwayFrame, RstStreamFrame, SettingsFrame, WindowUpdateFrame
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,6 +24,7 @@ def parse(data: bytes) -> Frame:
 @given(stream_ids, st.binary(max_size=70_000))
 def test_data(stream_id: int, payload: bytes) -> None:
     frame = parse(frames.frame(frames.DATA, frames.END_STREAM, stream_id, payload))
+    assert isinstance(frame, DataFrame)
     assert (frame.stream_id, frame.data, set(frame.flags)) == (stream_id, payload, {"END_STREAM"})
 
 

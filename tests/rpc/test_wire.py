@@ -121,8 +121,8 @@ def their_stub(service: str) -> type:
     for module in iter_modules(dapr_runtime.__path__):
         if module.name.endswith("_pb2_grpc"):
             stub = getattr(import_module(f"dapr.proto.runtime.v1.{module.name}"), f"{service}Stub", None)
-            if stub and stub.__module__.endswith(module.name):
-                return stub  # type: ignore[no-any-return]
+            if isinstance(stub, type) and stub.__module__.endswith(module.name):
+                return stub
     raise LookupError(service)
 
 
