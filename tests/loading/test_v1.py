@@ -113,7 +113,8 @@ def loaded_with(root: Path, fields: str, code: str, script: str = "main.py") -> 
     (root / "Greet" / "function.json").write_text(f'{{"bindings": [{TRIGGER}], {fields}}}')
     (root / "Greet" / script).write_text(code)
     with loaded_app(root) as app:
-        (function,) = (*app.functions, *app.broken)
+        found: list[Function | BrokenFunction] = [*app.functions, *app.broken]
+    (function,) = found
     return function
 
 

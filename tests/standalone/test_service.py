@@ -375,7 +375,8 @@ def test_a_call_with_the_api_token(sidecar: Sidecar, stub: Stub, resources: Reso
 
 def test_other_methods_are_unimplemented(sidecar: Sidecar, resources: Resources) -> None:
     with grpc.insecure_channel(f"127.0.0.1:{sidecar(resources).port}") as channel:
-        code, _ = failure(lambda: channel.unary_unary("/dapr.proto.runtime.v1.Dapr/GetState")(b"", timeout=20))
+        get_state = channel.unary_unary("/dapr.proto.runtime.v1.Dapr/GetState", None, None)
+        code, _ = failure(lambda: get_state(b"", timeout=20))
 
     assert code is grpc.StatusCode.UNIMPLEMENTED
 
@@ -495,7 +496,7 @@ def sdk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[EmbeddedSidecar],
 
     yield connect
     for client in clients:
-        client.close()
+        client.close()  # type: ignore[no-untyped-call]  # the SDK's
 
 
 @pytest.mark.sdk
