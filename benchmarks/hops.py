@@ -89,7 +89,7 @@ class PeerChannel(Channel):
     async def _dial(self) -> ClientConnection:
         connection = self._new_connection()
         self.peer = Peer(connection)
-        connection.connection_made(self.peer)  # type: ignore[arg-type]
+        connection.connection_made(self.peer)  # type: ignore[arg-type]  # no whole transport
         return connection
 
 
@@ -141,7 +141,7 @@ async def _http2(
 ) -> float:
     transport = Recorder()
     connection = Http2Connection(app, asyncio.get_running_loop(), lambda _: None)
-    connection.connection_made(transport)  # type: ignore[arg-type]
+    connection.connection_made(transport)  # type: ignore[arg-type]  # no whole transport
     connection.data_received(greeting())
     path, message = (INVOKE, invoke_message(method)) if method else (HEALTH, b"")
     reads = grpc_requests(path, message, rounds, batch)
@@ -157,7 +157,7 @@ async def _http1(
     transport = Recorder()
     connections = [Http1Connection(app, asyncio.get_running_loop(), lambda _: None) for _ in range(batch)]
     for connection in connections:
-        connection.connection_made(transport)  # type: ignore[arg-type]
+        connection.connection_made(transport)  # type: ignore[arg-type]  # no whole transport
     line = b"POST /%s HTTP/1.1" % method.encode() if method else b"GET /healthz HTTP/1.1"
     fields = b"Host: 127.0.0.1:3001\r\nUser-Agent: bombardier\r\nContent-Type: application/json\r\n"
     request = line + b"\r\n" + fields + (b"Content-Length: 2\r\n\r\n{}" if method else b"\r\n")

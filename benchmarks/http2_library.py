@@ -103,7 +103,7 @@ async def _measure(batch: int, *, ours: bool) -> float:
     connection: Http2Connection | LibraryConnection
     if ours:
         connection = Http2Connection(app, asyncio.get_running_loop(), lambda _: None)
-        connection.connection_made(transport)  # type: ignore[arg-type]
+        connection.connection_made(transport)  # type: ignore[arg-type]  # no whole transport
         connection.data_received(greeting())
     else:
         connection = LibraryConnection(app, transport)

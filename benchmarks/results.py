@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from measure import Row
 
@@ -42,7 +42,7 @@ class Results:
         profiles: script -> row -> microseconds, one number per round.
     """
 
-    about: dict[str, object]
+    about: dict[str, Any]
     rows: list[Row]
     start: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     memory: dict[str, dict[str, float]] = field(default_factory=dict)
