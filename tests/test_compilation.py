@@ -9,7 +9,7 @@ from daprfunc.errors import AppError, Problem
 from daprfunc.model import Binding, BrokenFunction
 from tests.functions import compiled, function, invocation, secret, trigger
 
-SUPPORTED = "it supports daprServiceInvocationTrigger and, in, daprSecret"
+SUPPORTED = "it supports the trigger daprServiceInvocationTrigger, and with direction in daprSecret"
 
 
 def works(payload: str) -> str:
@@ -30,14 +30,14 @@ async def refusal(dispatcher: Any, method: str) -> str:
 @pytest.mark.parametrize(
     ("binding", "finding"),
     [
-        (Binding("daprState", "state", "in", {}), "'daprState' is no binding (direction in)"),
-        (Binding("daprPublish", "message", "out", {}), "'daprPublish' is no binding (direction out)"),
-        (Binding("http", "$return", "out", {}), "'http' is no binding (direction out)"),
-        (Binding("daprSecret", "secret", "out", {}), "'daprSecret' is no binding (direction out)"),
-        (Binding("daprSecret", "secret", "inout", {}), "'daprSecret' is no binding (direction inout)"),
-        (trigger(type="httpTrigger"), "'httpTrigger' is no trigger"),
-        (trigger(type="daprTopicTrigger"), "'daprTopicTrigger' is no trigger"),
-        (trigger(type="daprSecretTrigger"), "'daprSecretTrigger' is no trigger"),
+        (Binding("daprState", "state", "in", {}), "'daprState' is a binding with direction in"),
+        (Binding("daprPublish", "message", "out", {}), "'daprPublish' is a binding with direction out"),
+        (Binding("http", "$return", "out", {}), "'http' is a binding with direction out"),
+        (Binding("daprSecret", "secret", "out", {}), "'daprSecret' is a binding with direction out"),
+        (Binding("daprSecret", "secret", "inout", {}), "'daprSecret' is a binding with direction inout"),
+        (trigger(type="httpTrigger"), "'httpTrigger' is a trigger"),
+        (trigger(type="daprTopicTrigger"), "'daprTopicTrigger' is a trigger"),
+        (trigger(type="daprSecretTrigger"), "'daprSecretTrigger' is a trigger"),
     ],
 )
 async def test_an_unsupported_type_names_what_is_supported(binding: Binding, finding: str) -> None:

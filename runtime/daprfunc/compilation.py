@@ -76,13 +76,13 @@ def _find(binding: Binding) -> Kind:
         kind = known.get(binding.kind)
         if kind is not None:
             return kind
-    what = "trigger" if binding.is_trigger else f"binding (direction {binding.direction})"
-    supported = ", ".join(_names(TRIGGERS.values())) + " and, in, " + ", ".join(_names(INPUTS.values()))
-    raise BindingError(f"'{binding.type}' is no {what} that daprfunc supports; it supports {supported}")
+    what = "a trigger" if binding.is_trigger else f"a binding with direction {binding.direction}"
+    supported = f"the trigger {_names(TRIGGERS.values())}, and with direction in {_names(INPUTS.values())}"
+    raise BindingError(f"'{binding.type}' is {what} that daprfunc does not support; it supports {supported}")
 
 
-def _names(kinds: Iterable[Kind]) -> list[str]:
-    return [kind.type_name for kind in kinds]
+def _names(kinds: Iterable[Kind]) -> str:
+    return ", ".join(kind.type_name for kind in kinds)
 
 
 def _same_route(plan: Plan, sharing: list[Plan]) -> BrokenFunction:

@@ -45,7 +45,7 @@ def test_a_refused_function_leaves_the_others_alone(broken: FunctionApp) -> None
 @pytest.mark.parametrize(
     ("name", "parameter", "message"),
     [
-        ("no_trigger", None, "no trigger is declared; declare one"),
+        ("no_trigger", None, "no trigger is declared (only daprSecret); declare one"),
         ("Twice", None, "another function of the app has this name (case does not count); rename one of them"),
         ("twice", None, "another function of the app has this name (case does not count); rename one of them"),
         ("undeclared", "secret", "is a parameter of undeclared() but no binding names it"),

@@ -205,7 +205,8 @@ def _assumed_trigger(reading: _Reading) -> Binding | None:
 def _no_trigger(reading: _Reading) -> Iterator[_Finding]:
     if reading.has_trigger or reading.is_open or not reading.complete:
         return
-    what = f"no trigger is declared; declare one, such as {ASSUMED_TRIGGER}"
+    types = ", ".join(dict.fromkeys(binding.type for binding in reading.bindings))
+    what = f"no trigger is declared{f' (only {types})' if types else ''}; declare one, such as {ASSUMED_TRIGGER}"
     if reading.free:
         yield f"{what}, for one of its parameters {', '.join(map(repr, reading.free))}", None
     else:
