@@ -60,7 +60,7 @@ class FakeSidecar(DaprServicer):
     ) -> AsyncIterator[Endpoint]:
         """Serve while the context lasts; gives the endpoint. With `credentials`, over TLS."""
         server = grpc.aio.server(options=(("grpc.so_reuseport", 0), *options))
-        add_DaprServicer_to_server(self, server)  # type: ignore[no-untyped-call]  # generated
+        add_DaprServicer_to_server(self, server)
         port = server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
         await server.start()
         try:

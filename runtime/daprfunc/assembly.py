@@ -45,7 +45,9 @@ class Assembly:
         """
         if not self.dispatcher.plans:
             problems = list(self.problems())
-            raise LoadError(*(problems or [Problem("no function in it is declared and enabled", self.functions.directory)]))
+            raise LoadError(
+                *(problems or [Problem("no function in it is declared and enabled", self.functions.directory)])
+            )
 
 
 def assemble(settings: Settings, services: Services, executor: Executor, mask: SecretMask | None = None) -> Assembly:

@@ -77,7 +77,7 @@ def call_grpc(settings: Settings, method: str, data: bytes, timeout: float) -> O
     _require_listener(settings, timeout)
     with grpc.insecure_channel(_address(settings).authority, options=_CHANNEL_OPTIONS) as channel:
         try:
-            stub: Any = AppCallbackStub(channel)  # type: ignore[no-untyped-call]
+            stub: Any = AppCallbackStub(channel)
             response = stub.OnInvoke(request, timeout=timeout, metadata=_token(settings))
         except grpc.RpcError as error:
             failure: Any = error

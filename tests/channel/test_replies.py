@@ -71,7 +71,7 @@ def grpc_channel(served: Served, **options: Any) -> grpc.aio.Channel:
 
 async def grpc_caller(served: Served, stack: AsyncExitStack) -> Caller:
     channel = await stack.enter_async_context(grpc_channel(served))
-    stub: Any = AppCallbackStub(channel)  # type: ignore[no-untyped-call]  # generated
+    stub: Any = AppCallbackStub(channel)
 
     async def ask(asked: Asked) -> Told:
         request: Any = InvokeRequest(method=asked.method, content_type=asked.content_type)
@@ -353,8 +353,8 @@ async def test_what_daprd_and_probes_ask_over_http_needs_no_token(http2: bool) -
 
 async def test_what_daprd_asks_over_grpc_needs_no_token() -> None:
     async with serving(api_token="right") as served, grpc_channel(served) as channel:
-        callbacks: Any = AppCallbackStub(channel)  # type: ignore[no-untyped-call]  # generated
-        health: Any = AppCallbackHealthCheckStub(channel)  # type: ignore[no-untyped-call]  # generated
+        callbacks: Any = AppCallbackStub(channel)
+        health: Any = AppCallbackHealthCheckStub(channel)
         for method in (callbacks.ListTopicSubscriptions, callbacks.ListInputBindings, health.HealthCheck):
             assert (await method(Empty())).SerializeToString() == b""
         with pytest.raises(grpc.aio.AioRpcError) as refused:
@@ -408,7 +408,7 @@ async def test_no_protobuf() -> None:
 
 async def test_compressed_messages_are_refused_with_what_to_do() -> None:
     async with serving() as served, grpc_channel(served, compression=grpc.Compression.Gzip) as channel:
-        stub: Any = AppCallbackStub(channel)  # type: ignore[no-untyped-call]  # generated
+        stub: Any = AppCallbackStub(channel)
         request: Any = InvokeRequest(method="echo")
         request.data.value = b"x" * 10_000
         with pytest.raises(grpc.aio.AioRpcError) as error:

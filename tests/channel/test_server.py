@@ -159,7 +159,7 @@ async def test_grpcs(tls: ssl.SSLContext, authority: trustme.CA) -> None:
         async with grpc.aio.secure_channel(f"localhost:{served.port}", credentials, options=options) as channel:
             request = InvokeRequest(method="big")
             request.data.value = b"1000000"
-            stub: Any = AppCallbackStub(channel)  # type: ignore[no-untyped-call]  # generated
+            stub: Any = AppCallbackStub(channel)
             assert len((await stub.OnInvoke(request)).data.value) == 1_000_000
         await served.until(lambda: not served.server.connections)
 
@@ -281,7 +281,7 @@ async def test_grpc_clients_lose_nothing() -> None:
     async with serving(function(gate.gate)) as served:
         options = (("grpc.enable_http_proxy", 0), ("grpc.enable_retries", 0))
         async with grpc.aio.insecure_channel(f"127.0.0.1:{served.port}", options=options) as channel:
-            stub: Any = AppCallbackStub(channel)  # type: ignore[no-untyped-call]  # generated
+            stub: Any = AppCallbackStub(channel)
             request = InvokeRequest(method="gate", content_type="text/plain")
             request.data.value = b"x"
             calls = [stub.OnInvoke(request) for _ in range(20)]

@@ -98,7 +98,7 @@ class Daprd:
         )
         self._metrics = httpx.Client(base_url=f"http://127.0.0.1:{self.metrics_port}", timeout=30, trust_env=False)
         self.channel = grpc.insecure_channel(self.grpc_address, options=[("grpc.enable_http_proxy", 0)])
-        self.stub: Any = DaprStub(self.channel)  # type: ignore[no-untyped-call]  # generated
+        self.stub: Any = DaprStub(self.channel)
 
     def _socket(self, api: str) -> str:
         return f"{self.sockets}/dapr-{self.app_id}-{api}.socket"

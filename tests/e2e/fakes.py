@@ -38,7 +38,7 @@ class GrpcSidecar(DaprServicer):
         self._threads = ThreadPoolExecutor(64)
         # daprd bears PINGs, grpcio's server by default but two without data.
         self._server = grpc.server(self._threads, options=[("grpc.http2.max_ping_strikes", 0)])
-        add_DaprServicer_to_server(self, self._server)  # type: ignore[no-untyped-call]  # generated
+        add_DaprServicer_to_server(self, self._server)
         self.port = self._server.add_insecure_port(f"127.0.0.1:{port}")
 
     def GetSecret(self, request: Any, context: grpc.ServicerContext) -> Any:

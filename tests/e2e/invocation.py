@@ -83,7 +83,7 @@ def over_grpc(daprd: Daprd, call: Call) -> Answer:
 
 def over_grpc_proxying(daprd: Daprd, call: Call) -> Answer:
     """Call the app's own gRPC service; daprd passes the call on to the app that the metadata names."""
-    stub: Any = AppCallbackStub(daprd.channel)  # type: ignore[no-untyped-call]  # generated
+    stub: Any = AppCallbackStub(daprd.channel)
     return _answer(stub.OnInvoke, _message(call), (*call.headers.items(), ("dapr-app-id", daprd.app_id)))
 
 

@@ -105,7 +105,7 @@ class GrpcCaller:
         self.channel = grpc.insecure_channel(
             f"127.0.0.1:{port}", options=[("grpc.enable_http_proxy", 0), ("grpc.use_local_subchannel_pool", 1)]
         )
-        self.stub: Any = AppCallbackStub(self.channel)  # type: ignore[no-untyped-call]  # generated
+        self.stub: Any = AppCallbackStub(self.channel)
 
     def send(self, method: str, payload: object = None) -> Any:
         """Send an invocation; returns grpc's future of its answer."""

@@ -109,7 +109,7 @@ def test_the_token_over_grpc(guarded: FunctionApp, service: str, method: str, wi
 
 def test_health_over_grpc(guarded: FunctionApp) -> None:
     with GrpcCaller(guarded.port) as caller:
-        stub = AppCallbackHealthCheckStub(caller.channel)  # type: ignore[no-untyped-call]  # generated
+        stub = AppCallbackHealthCheckStub(caller.channel)
         assert stub.HealthCheck(Empty(), timeout=10) == HealthCheckResponse()
 
 

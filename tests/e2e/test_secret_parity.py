@@ -111,7 +111,7 @@ def bulk_over_http(client: httpx.Client, store: str) -> object:
 @pytest.mark.parametrize("store", BULK_STORES)
 def test_bulk(embedded: EmbeddedSidecar, daprd: Daprd, store: str) -> None:
     with grpc.insecure_channel(f"127.0.0.1:{embedded.port}") as channel:
-        ours = bulk_over_grpc(DaprStub(channel), store)  # type: ignore[no-untyped-call]  # generated
+        ours = bulk_over_grpc(DaprStub(channel), store)
     assert ours == bulk_over_grpc(daprd.stub, store) == bulk_over_http(daprd.http, store)
 
 

@@ -49,7 +49,7 @@ def on_invoke(stack: ExitStack) -> Callable[..., bytes]:
             channels[app.address] = stack.enter_context(grpc.insecure_channel(app.address, options=options))
         request = InvokeRequest(method=method, content_type="application/json")
         request.data.value = data
-        stub: Any = AppCallbackStub(channels[app.address])  # type: ignore[no-untyped-call]  # generated
+        stub: Any = AppCallbackStub(channels[app.address])
         response = stub.OnInvoke(request, timeout=30, metadata=metadata)
         assert isinstance(response, InvokeResponse)
         return response.data.value

@@ -48,7 +48,7 @@ class Sidecar(DaprServicer):
 def sidecar_at(address: str) -> Iterator[Sidecar]:
     sidecar = Sidecar()
     server = grpc.server(ThreadPoolExecutor(4))
-    add_DaprServicer_to_server(sidecar, server)  # type: ignore[no-untyped-call]  # generated
+    add_DaprServicer_to_server(sidecar, server)
     server.add_insecure_port(address)
     server.start()
     try:

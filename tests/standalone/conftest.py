@@ -93,7 +93,7 @@ def fake_app(stack: ExitStack) -> Callable[..., FakeApp]:
         app = FakeApp(behave)
         threads = stack.enter_context(ThreadPoolExecutor(64))
         server = grpc.server(threads, options=(("grpc.so_reuseport", 0),))
-        appcallback_pb2_grpc.add_AppCallbackServicer_to_server(app, server)  # type: ignore[no-untyped-call]  # generated
+        appcallback_pb2_grpc.add_AppCallbackServicer_to_server(app, server)
         app.port = server.add_insecure_port(f"127.0.0.1:{port}")
         server.start()
         stack.callback(lambda: server.stop(None).wait())
@@ -121,6 +121,6 @@ def stub(stack: ExitStack) -> Callable[[EmbeddedSidecar], Any]:
 
     def connect(embedded: EmbeddedSidecar) -> Any:
         channel = stack.enter_context(grpc.insecure_channel(f"127.0.0.1:{embedded.port}"))
-        return dapr_pb2_grpc.DaprStub(channel)  # type: ignore[no-untyped-call]  # generated
+        return dapr_pb2_grpc.DaprStub(channel)
 
     return connect

@@ -496,7 +496,7 @@ def sdk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[EmbeddedSidecar],
 
     yield connect
     for client in clients:
-        client.close()  # type: ignore[no-untyped-call]  # the SDK's
+        client.close()
 
 
 @pytest.mark.sdk

@@ -80,7 +80,7 @@ class Sidecar:
 
     def __init__(self, channel: Any, *, timeout: float, api_token: str | None = None) -> None:
         self._channel = channel
-        self._stub: Any = DaprStub(channel)  # type: ignore[no-untyped-call]
+        self._stub: Any = DaprStub(channel)
         self._timeout = timeout
         self._metadata = (("dapr-api-token", api_token),) if api_token else ()
         self._secrets: Coalescer[SecretRead, Mapping[str, str]] = Coalescer(

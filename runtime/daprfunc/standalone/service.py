@@ -131,7 +131,7 @@ class _Running:
             # With SO_REUSEPORT a second sidecar on the port would take part of the calls instead of failing.
             options=(("grpc.so_reuseport", 0),),
         )
-        dapr_pb2_grpc.add_DaprServicer_to_server(service, self._server)  # type: ignore[no-untyped-call]
+        dapr_pb2_grpc.add_DaprServicer_to_server(service, self._server)
         self._health = _open_health(http_port)
         try:
             self.port = _bind(self._server, port)
@@ -200,7 +200,7 @@ class _Service(dapr_pb2_grpc.DaprServicer):
         self._resources = resources
         self._app = app
         self._channel = grpc.insecure_channel(app.target, options=_CHANNEL_OPTIONS)
-        self._callback = appcallback_pb2_grpc.AppCallbackStub(self._channel)  # type: ignore[no-untyped-call]
+        self._callback = appcallback_pb2_grpc.AppCallbackStub(self._channel)
         self._invocations = threading.BoundedSemaphore(MAX_INVOCATIONS)
 
     def close(self) -> None:
