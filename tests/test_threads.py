@@ -86,6 +86,33 @@ async def test_no_call_is_lost_whatever_they_do(limit: int) -> None:
         assert threads._started <= limit
 
 
+async def test_the_threads_that_there_are_have_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = threading.Event()
+    with pool() as threads:
+        stuck = threads.call(gate.wait, {"timeout": 5})
+        monkeypatch.setattr(module._Thread, "start", refuse)
+        others = [threads.call(name_of_thread, {}) for _ in range(3)]
+        await asyncio.sleep(0.02)
+        gate.set()
+        assert await stuck
+        assert await asyncio.wait_for(asyncio.gather(*others), 2) == ["function-1"] * 3
+
+
+async def test_without_any_thread_a_call_fails_at_once_and_is_not_made_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[object] = []
+    with pool() as threads:
+        with monkeypatch.context() as patch:
+            patch.setattr(module._Thread, "start", refuse)
+            with pytest.raises(RuntimeError, match="limit of processes"):
+                threads.call(calls.append, {})
+        assert await threads.call(name_of_thread, {}) == "function-1"
+    assert calls == []
+
+
+def refuse(_thread: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
 async def test_ends_parked_threads_and_those_about_to_be() -> None:
     before = set(threading.enumerate())
     with pool() as threads:

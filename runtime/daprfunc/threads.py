@@ -49,13 +49,17 @@ class Threads:
 
         The future fails with what the function raised, or with :class:`FunctionRaised`. Cancelled before the call has
         begun, it is never made; afterwards, it runs on and nobody hears of it.
+
+        Raises:
+            RuntimeError: the system gives us no thread at all.
         """
         job = _Job(function, arguments, self._loop.create_future())
         self._jobs.append(job)
         if self._ready:
             self._look_soon()
-        else:
-            self._wake()
+        elif not self._wake() and not self._started:
+            job.future.cancel()
+            raise RuntimeError("the system gives this process no thread for a function; see its limit of processes")
         return job.future
 
     def _look_soon(self) -> None:
@@ -84,10 +88,15 @@ class Threads:
             return True
         if self._started == self._limit:
             return False
-        self._started += 1
-        thread = _Thread(self._work, f"function-{self._started}")
+        thread = _Thread(self._work, f"function-{self._started + 1}")
         self._ready.add(thread)
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError:
+            # The system gives us none now. Those that there are have to do.
+            self._ready.discard(thread)
+            return False
+        self._started += 1
         return True
 
     def _hand_back(self) -> None:
