@@ -216,17 +216,18 @@ class Connection(Generic[S]):
             length = high << 8 | low
             if length > frames.MIN_MAX_FRAME_SIZE:
                 raise ProtocolError(ErrorCode.FRAME_SIZE_ERROR, f"a frame of {length} bytes; 16384 is the most")
-            start, position = position + HEADER_SIZE, position + HEADER_SIZE + length
-            if position > size:
-                position = start - HEADER_SIZE
+            start = position + HEADER_SIZE
+            end = start + length
+            if end > size:
                 break
+            position = end
             stream_id &= 0x7FFFFFFF
             if self._awaited is not None and self._awaited != (kind, stream_id):
                 raise ProtocolError(ErrorCode.PROTOCOL_ERROR, self._not_awaited())
             if kind >= len(self._handlers):
                 continue  # RFC 9113, section 4.1: unknown types are ignored.
             try:
-                self._handlers[kind](flags, stream_id, data[start:position])
+                self._handlers[kind](flags, stream_id, data[start:end])
             except StreamError as error:
                 self._fail_stream(error)
         self._rest = data[position:]
