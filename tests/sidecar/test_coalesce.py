@@ -78,6 +78,18 @@ async def test_those_who_ask_before_the_read_has_begun_share_it() -> None:
     assert len(store.reads) == 1
 
 
+async def test_tells_once_when_all_reads_of_a_turn_have_begun() -> None:
+    store = Store()
+    told: list[int] = []
+    coalescer: Coalescer[str, str] = Coalescer(store.read, begun=lambda: told.append(len(store.reads)))
+    futures = [coalescer.read(key) for key in "aab"]
+    await turn()
+    assert told == [2]
+    store.end(0)
+    store.end(1)
+    await asyncio.gather(*futures)
+
+
 async def test_a_key_costs_one_read_per_round_trip() -> None:
     store = Store()
     coalescer = Coalescer[str, str](store.read, hold=FOREVER)

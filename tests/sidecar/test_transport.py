@@ -14,6 +14,7 @@ from daprfunc.http2.frames import ACK, ErrorCode, Setting
 from daprfunc.rpc.dapr_pb2 import GetSecretRequest, GetSecretResponse
 from daprfunc.sidecar import connection, transport
 from daprfunc.sidecar.call import RpcError
+from daprfunc.sidecar.client import SecretRead, Sidecar
 from daprfunc.sidecar.connection import MAX_MESSAGE_BYTES
 from daprfunc.sidecar.transport import MAX_SENDS, Channel
 from tests.fakes import FakeSidecar
@@ -662,3 +663,24 @@ async def test_close_does_not_wait_for_a_peer_that_does_not_read(monkeypatch: py
         assert loop.time() - started < 1
         assert (await failure(large))[0] == "UNAVAILABLE"
         held.set()
+
+
+async def test_secrets_that_are_asked_for_together_are_written_without_another_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fake = FakeSidecar()
+    flushes = 0
+    flush = Channel.flush
+
+    def counted(channel: Channel) -> None:
+        nonlocal flushes
+        flushes += 1
+        flush(channel)
+
+    monkeypatch.setattr(Channel, "flush", counted)
+    async with fake.serving() as endpoint:
+        sidecar = Sidecar(Channel(endpoint), timeout=10)
+        await asyncio.gather(*(sidecar.get_secret(SecretRead("store", key)) for key in "abc"))
+        await sidecar.close()
+    assert flushes == 1
+    assert len(fake.requests) == 3
