@@ -11,7 +11,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -159,7 +159,8 @@ class Host:
         with Watchdog(assembly.functions.functions):
             count = len(assembly.dispatcher.plans)
             log.info("ready: %d function(s) on %s (HTTP and gRPC)", count, Endpoint(host, port))
-            watching = asyncio.create_task(self._watch_sidecar(sidecars, endpoint, listener))
+            stores = report.secret_stores(assembly.dispatcher)
+            watching = asyncio.create_task(self._watch_sidecar(sidecars, endpoint, listener, stores))
             await self._stopping.requested()
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
@@ -185,14 +186,14 @@ class Host:
         gc.enable()
         return assembly
 
-    async def _watch_sidecar(self, sidecars: Sidecars, endpoint: Endpoint, listener: socket.socket) -> None:
+    async def _watch_sidecar(
+        self, sidecars: Sidecars, endpoint: Endpoint, listener: socket.socket, stores: Mapping[str, Sequence[str]]
+    ) -> None:
         settings = self._settings
-        if settings.resources_path is not None:
-            return  # It runs in this process and was told where the app is.
         host, port = listener.getsockname()[:2]
         address = AppAddress(host, port, tls=settings.app_tls_cert_file is not None)
         check = settings.check_sidecar_metadata
-        await watch(sidecars.own, str(endpoint), address, check=check, patience=settings.health_timeout)
+        await watch(sidecars.own, str(endpoint), address, stores, check=check, patience=settings.health_timeout)
 
     async def _drain(self, app: App, server: Server) -> None:
         log.info("draining: %d invocation(s) in flight", app.dispatcher.in_flight)

@@ -29,6 +29,17 @@ def _row(plan: Plan) -> tuple[str, ...]:
     return function.name, function.trigger.type, f"POST /{plan.route}", bindings or "-", how
 
 
+def secret_stores(dispatcher: Dispatcher) -> dict[str, list[str]]:
+    """Return the secret stores that the app cannot do without, each with the parameters that are filled from it."""
+    stores: dict[str, list[str]] = {}
+    for plan in dispatcher.plans.values():
+        for parameter, source in plan.inputs.items():
+            if source.secret_store is not None:
+                where = f"function '{plan.function.name}', parameter '{parameter}'"
+                stores.setdefault(source.secret_store, []).append(where)
+    return stores
+
+
 def as_json(assembly: Assembly) -> str:
     """Return the app as JSON. Its keys are stable: tools may rely on them; new ones may join.
 

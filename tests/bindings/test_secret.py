@@ -57,6 +57,20 @@ async def test_asks_for_what_was_declared(properties: dict[str, str], body: byte
 
 
 @pytest.mark.parametrize(
+    ("properties", "store"),
+    [
+        ({}, "store"),
+        ({"secretStoreName": "%STORE%"}, "the-store"),
+        ({"secretStoreName": "{payload.store}"}, None),
+        ({"secretStoreName": "%EXPRESSION%"}, None),
+        ({"daprAddress": "%HOST%:50001"}, None),
+    ],
+)
+def test_names_the_store_that_it_cannot_do_without(properties: dict[str, str], store: str | None) -> None:
+    assert compile_secret(secret(**properties)).secret_store == store
+
+
+@pytest.mark.parametrize(
     ("address", "body", "endpoint"),
     [
         (None, b"", None),

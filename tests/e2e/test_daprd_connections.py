@@ -55,6 +55,18 @@ def test_unix_socket(resources: Path, sockets: Path, app_protocol: str) -> None:
         app.process.wait_for_output(rf"Dapr sidecar 1\.\S+ at unix:{sockets}/dapr-functionapp-grpc.socket")
 
 
+@pytest.mark.parametrize("scopes", [(), ("somebody-else",)])
+def test_a_secret_store_that_daprd_lacks_is_named(resources: Path, tmp_path: Path, scopes: tuple[str, ...]) -> None:
+    with dapr_run(ANSWERS, "http", resources=resources) as (app, daprd):
+        reads(daprd, app)
+        assert "no secret store" not in app.output
+    file = {"secretsFile": str(write_secrets(tmp_path / "secrets.json", {"my-secret": "abcd"}))}
+    other = component("secretstores.local.file", "good" if scopes else "other", file, scopes=scopes)
+    with dapr_run(ANSWERS, "http", resources=write_resources(tmp_path / "r" / "other.yaml", other).parent) as (app, _):
+        has = "none" if scopes else "other"
+        app.process.wait_for_output(rf"WARN .* no secret store 'good' \(it has: {has}\), which function 'ReadSecret'")
+
+
 @pytest.mark.parametrize("app_protocol", ["http", "grpc"])
 def test_tokens_of_both(resources: Path, app_protocol: str) -> None:
     tokens = {"DAPR_API_TOKEN": "for daprd", "APP_API_TOKEN": "for the app"}

@@ -76,6 +76,13 @@ def test_it_shows_a_table_and_where_it_is_ready(start: Start) -> None:
     assert "marked-value" not in app.output
 
 
+def test_secret_stores_that_are_there_are_not_missed(start: Start) -> None:
+    app = start(APP, *EMBEDDED)
+    app.process.wait_for_output("Dapr sidecar daprfunc-")
+    assert app.http.post("/Read").status_code == 200
+    assert "no secret store" not in app.output
+
+
 def test_without_a_sidecar_it_waits_visibly_and_goes_on_when_it_is_there(start: Start) -> None:
     port = free_port()
     app = start(APP, env={"DAPR_GRPC_PORT": str(port)})
@@ -86,6 +93,7 @@ def test_without_a_sidecar_it_waits_visibly_and_goes_on_when_it_is_there(start: 
     with sidecar_at(f"127.0.0.1:{port}"):
         app.process.wait_for_output(rf"Dapr sidecar 1\.99 at 127\.0\.0\.1:{port} \(app id 'elsewhere'\)")
         app.process.wait_for_output(f"on port 1, but this app listens on {app.port}")
+        app.process.wait_for_output(r"no secret store 'vault' \(it has: none\), which function 'Read',")
         assert app.http.post("/Read").json() == {"key": "from the fake"}
 
 

@@ -10,11 +10,12 @@ from daprfunc.endpoint import Endpoint
 from daprfunc.sidecar import watch as module
 from daprfunc.sidecar.client import Sidecar
 from daprfunc.sidecar.transport import Channel
-from daprfunc.sidecar.watch import MAX_DELAY, AppAddress, mismatches, watch
+from daprfunc.sidecar.watch import MAX_DELAY, AppAddress, mismatches, missing_stores, watch
 from tests.fakes import FakeSidecar
 
 APP = AppAddress("127.0.0.1", 3001, tls=False)
 TLS_APP = AppAddress("127.0.0.1", 3001, tls=True)
+READERS = ("function 'f', parameter 'secret'",)
 
 
 @pytest.mark.parametrize(
@@ -59,6 +60,24 @@ def test_all_mismatches_are_told() -> None:
     assert len(list(mismatches(1, "grpcs", "10.0.0.7", APP))) == 3
 
 
+@pytest.mark.parametrize(
+    ("readers", "who"),
+    [
+        (READERS, "which function 'f', parameter 'secret' reads; mend secretStoreName"),
+        ((*READERS, "function 'g', parameter 's'"), "which function 'f', parameter 'secret' and 1 more read; mend"),
+    ],
+)
+def test_a_missing_secret_store_names_who_reads_it(readers: tuple[str, ...], who: str) -> None:
+    (warning,) = missing_stores({"here": READERS, "Vault": readers}, {"vault", "here"})
+    assert "no secret store 'Vault' (it has: here, vault)" in warning
+    assert who in warning
+
+
+def test_a_sidecar_without_any_secret_store_is_said_so() -> None:
+    (warning,) = missing_stores({"vault": READERS}, [])
+    assert "(it has: none)" in warning
+
+
 def test_looks_ever_more_seldom_but_never_gives_up() -> None:
     delays = list(islice(module._delays(), 12))
     assert delays[0] <= 0.5
@@ -73,15 +92,18 @@ async def test_says_what_it_found(caplog: pytest.LogCaptureFixture, check: bool)
     fake.properties.id = "orders"
     fake.properties.runtime_version = "1.18.0"
     fake.properties.app_connection_properties.port = 3000
+    fake.properties.registered_components.add(name="local", type="secretstores.local.file")
+    fake.properties.registered_components.add(name="vault", type="state.redis")
     caplog.set_level(logging.INFO)
     async with fake.serving() as endpoint:
         sidecar = Sidecar(Channel(endpoint), timeout=10)
-        await watch(sidecar, str(endpoint), APP, check=check, patience=60)
+        await watch(sidecar, str(endpoint), APP, {"vault": READERS}, check=check, patience=60)
         await sidecar.close()
     first, *warnings = (record.getMessage() for record in caplog.records)
     assert first == f"Dapr sidecar 1.18.0 at {endpoint} (app id 'orders')"
-    assert len(warnings) == (1 if check else 0)
-    assert all("--app-port 3001" in warning for warning in warnings)
+    said = "\n".join(warnings)
+    for expected in ("--app-port 3001", "no secret store 'vault' (it has: local)"):
+        assert (expected in said) is check
 
 
 @pytest.mark.parametrize(
@@ -100,7 +122,7 @@ async def test_a_missing_sidecar_is_said_and_found_when_it_comes(
     caplog.set_level(logging.INFO)
     endpoint = Endpoint(port=unused_port)
     sidecar = Sidecar(Channel(endpoint), timeout=10)
-    watching = asyncio.ensure_future(watch(sidecar, str(endpoint), APP, check=False, patience=patience))
+    watching = asyncio.ensure_future(watch(sidecar, str(endpoint), APP, {}, check=False, patience=patience))
     await asyncio.sleep(0.1)  # for three attempts or more
     async with FakeSidecar().serving(str(endpoint)):
         await watching

@@ -104,3 +104,7 @@ class Input(Protocol):
 
     def describe(self) -> str:
         """Return the source as a person would name it; no values."""
+
+    @property
+    def secret_store(self) -> str | None:
+        """The store of the app's own sidecar that every invocation reads; None if that depends on the payload."""

@@ -96,6 +96,11 @@ class SecretInput:
         """Return the store and the key, expressions as they were declared."""
         return f"{self._store.text}/{self._key.text}"
 
+    @property
+    def secret_store(self) -> str | None:
+        """The store of the app's own sidecar that every invocation reads; None if that depends on the payload."""
+        return None if self._address.text else self._store.constant
+
 
 def _template(declaration: Declaration, name: str, *, required: bool = False) -> Template:
     return compile_template(

@@ -1,10 +1,10 @@
-"""The first look at the sidecar: is it there, and does it know where its app is?"""
+"""The first look at the sidecar: is it there, does it know where its app is, and has it what the app needs?"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from daprfunc.errors import UNAUTHENTICATED, UNAVAILABLE, SidecarError
@@ -19,6 +19,8 @@ QUIET_SECONDS = 2.0
 # What daprd may be told with --app-protocol for an app of ours, without and with TLS on the app's port.
 _PLAIN = ("http", "grpc", "h2c")
 _TLS = ("https", "grpcs")
+# What the types of Dapr's secret store components begin with.
+_STORE_TYPES = "secretstores."
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +38,18 @@ class AppAddress:
     tls: bool
 
 
-async def watch(sidecar: Sidecar, endpoint: str, app: AppAddress, *, check: bool, patience: float) -> None:
+async def watch(
+    sidecar: Sidecar,
+    endpoint: str,
+    app: AppAddress,
+    stores: Mapping[str, Sequence[str]],
+    *,
+    check: bool,
+    patience: float,
+) -> None:
     """Wait for the sidecar, and warn where it looks for the app in another place than where the app is.
+
+    Also warn of secret stores that it lacks: the invocations that need them will fail.
 
     daprd waits for the app's port before it opens its own API, so this runs beside a port that is already open. Until
     the sidecar answers there is a visible message, repeated ever more slowly.
@@ -46,7 +58,8 @@ async def watch(sidecar: Sidecar, endpoint: str, app: AppAddress, *, check: bool
         sidecar: the app's own.
         endpoint: its address, for messages.
         app: where we listen.
-        check: whether to compare addresses (DAPR_DISABLE_SIDECAR_METADATA_CHECK).
+        stores: the secret stores that the app reads, each with who reads it.
+        check: whether to compare (DAPR_DISABLE_SIDECAR_METADATA_CHECK).
         patience: seconds after which a missing sidecar is an error in the log and no longer a warning
             (DAPR_HEALTH_TIMEOUT); it is looked for all the same.
     """
@@ -68,6 +81,9 @@ async def watch(sidecar: Sidecar, endpoint: str, app: AppAddress, *, check: bool
         if check:
             properties = metadata.app_connection_properties
             for warning in mismatches(properties.port, properties.protocol, properties.channel_address, app):
+                log.warning("%s", warning)
+            there = [each.name for each in metadata.registered_components if each.type.startswith(_STORE_TYPES)]
+            for warning in missing_stores(stores, there):
                 log.warning("%s", warning)
         return
 
@@ -124,6 +140,23 @@ def mismatches(port: int, protocol: str, address: str, app: AppAddress) -> Itera
             f"the Dapr sidecar calls its app at {address}, but this app listens on {app.host}; "
             f"start the sidecar with --app-channel-address {app.host} or this app with --app-address {address}"
         )
+
+
+def missing_stores(stores: Mapping[str, Sequence[str]], there: Collection[str]) -> Iterator[str]:
+    """Yield a warning for each secret store that the app reads and the sidecar lacks.
+
+    Args:
+        stores: what the app reads, each with who reads it.
+        there: what the sidecar has. Their names are compared as they are, as daprd does.
+    """
+    for store, readers in stores.items():
+        if store not in there:
+            first, *others = readers
+            yield (
+                f"the Dapr sidecar has no secret store '{store}' (it has: {', '.join(sorted(there)) or 'none'}), "
+                f"which {first}{f' and {len(others)} more' if others else ''} read{'' if others else 's'}; "
+                "mend secretStoreName, or give the sidecar that component (its scopes must name this app, if any)"
+            )
 
 
 def _same_host(one: str, other: str) -> bool:
