@@ -176,6 +176,8 @@ def _called(call: Any) -> tuple[Any, ...]:
 
 
 def _bare(annotation: Any) -> Any:
+    if isinstance(annotation, type):
+        return annotation  # As most are; what typing makes is looked into.
     return typing.get_args(annotation)[0] if typing.get_origin(annotation) is Annotated else annotation
 
 

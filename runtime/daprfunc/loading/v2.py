@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, partial
@@ -12,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 import azure.functions as func
+import msgspec
 
 from daprfunc.errors import LoadError, Problem
 from daprfunc.loading import functionjson, importer
@@ -73,7 +73,7 @@ def _candidate(builder: Any, app: Any, root: Path, script: Path, inside: Callabl
 
 def _declaration(function: Any, file: Path, name: str) -> Declaration:
     try:
-        shape = json.loads(function.get_function_json())
+        shape = msgspec.json.decode(function.get_function_json())
         # function.json's shape lacks what @app.retry declared.
         shape["retry"] = function.get_settings_dict("retry_policy")
     except (TypeError, ValueError) as error:
