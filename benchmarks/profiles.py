@@ -12,9 +12,9 @@ from fleet import sidecar
 from prepare import HERE, Toolbox
 from processes import ProcessError
 
-PROFILES = ("hops", "http2_library", "sidecar_channel")
+PROFILES = ("hops", "http2_library", "sidecar_channel", "sidecar_alone")
 # Those that call a daprd.
-_WITH_DAPRD = ("sidecar_channel",)
+_WITH_DAPRD = ("sidecar_channel", "sidecar_alone")
 _LIMIT_SECONDS = 120
 
 

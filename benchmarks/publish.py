@@ -168,6 +168,11 @@ def _channel(results: Results) -> Lines:
     yield from _compared(results.profiles["sidecar_channel"], whats)
 
 
+def _alone(results: Results) -> Lines:
+    whats = [(f"{count} at once", "ours", "bytes") for count in (1, 20)]
+    yield from _compared(results.profiles["sidecar_alone"], whats)
+
+
 def _compared(found: dict[str, list[float]], whats: Sequence[tuple[str, str, str]]) -> Lines:
     rows = []
     for what, other, ours in whats:
@@ -190,6 +195,7 @@ _BLOCKS: dict[str, Callable[[Results], Lines]] = {
     "hops": _hops,
     "http2": _http2,
     "channel": _channel,
+    "alone": _alone,
 }
 
 
