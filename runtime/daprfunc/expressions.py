@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from types import MappingProxyType
 from typing import Final, TypeAlias
 from urllib.parse import unquote_plus
 
@@ -94,6 +95,11 @@ class Metadata:
     render: Callable[[Payload], dict[str, str]] = field(repr=False, compare=False)
 
 
+# What most bindings leave out is not made anew for each of them.
+_EMPTY: Final = Template("", "", lambda payload: "")
+_NO_METADATA: Final = Metadata("", MappingProxyType({}), lambda payload: {})
+
+
 def resolve_settings(text: str, app_settings: Mapping[str, str]) -> str:
     """Put in the value of each ``%SETTING%``. Percent signs inside a value stay as they are.
 
@@ -121,7 +127,7 @@ def compile_template(text: str, *, app_settings: Mapping[str, str], trigger: str
     Raises:
         ExpressionError: the text is malformed, or names a setting or an expression that does not exist.
     """
-    return _compile(resolve_settings(text, app_settings), text, trigger, function)
+    return _compile(resolve_settings(text, app_settings), text, trigger, function) if text else _EMPTY
 
 
 def compile_metadata(text: str, *, app_settings: Mapping[str, str], trigger: str, function: str) -> Metadata:
@@ -140,6 +146,8 @@ def compile_metadata(text: str, *, app_settings: Mapping[str, str], trigger: str
         ExpressionError: as :func:`compile_template`; also an entry without ``=``, an empty or repeated key, or an
             expression in a key.
     """
+    if not text:
+        return _NO_METADATA
     resolved = _resolve(text, app_settings, _is_percent_escape)
     templates: dict[str, Template] = {}
     for number, entry in enumerate(resolved.split("&") if resolved else (), start=1):

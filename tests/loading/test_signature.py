@@ -15,7 +15,7 @@ import pytest
 from daprfunc.errors import Problem
 from daprfunc.loading.candidate import Candidate, Code
 from daprfunc.loading.functionjson import parse
-from daprfunc.loading.signature import Signature, judge
+from daprfunc.loading.signature import Signature, _parameters, judge
 
 DECLARED, SCRIPT = Path("Greet/function.json"), Path("Greet/main.py")
 TRIGGER = {"type": "daprServiceInvocationTrigger", "direction": "in", "name": "payload"}
@@ -338,3 +338,36 @@ def test_async_is_known_at_load(source: str, is_async: bool) -> None:
 def test_a_callable_marked_as_a_coroutine_function_is_async() -> None:
     mark = getattr(inspect, "markcoroutinefunction")  # noqa: B009 - absent from the stubs of older versions
     assert judged(mark(defined("def main(payload): ...")), TRIGGER).is_async
+
+
+def _spoken_for(a, b=1):  # type: ignore[no-untyped-def]  # as users write it
+    return a
+
+
+_spoken_for.__signature__ = inspect.Signature()  # type: ignore[attr-defined]
+
+
+@functools.wraps(_spoken_for)
+def _wrapping(*arguments, **more):  # type: ignore[no-untyped-def]
+    return arguments
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: None,
+        lambda a, b=1, *, c, d=2: None,
+        lambda a=None, b=1: None,
+        lambda *, c=1, d: None,
+        lambda a, /, b: None,
+        lambda a, *b, **c: None,
+        judge,
+        _spoken_for,
+        _wrapping,
+        functools.partial(judge, None),
+    ],
+)
+def test_reads_parameters_as_inspect_does(call: Callable[..., object]) -> None:
+    parameters, unreadable = _parameters(call)
+    expected = inspect.signature(call).parameters
+    assert (list(parameters.items()), unreadable) == (list(expected.items()), "")
