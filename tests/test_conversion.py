@@ -422,12 +422,32 @@ def test_a_secret_fits_pydantics_own_secret_type() -> None:
     assert (result.password.get_secret_value(), result.port, result.tls) == (MARK, 1, True)
 
 
-def test_each_secret_map_is_the_functions_own() -> None:
-    values = {"a": "1"}
-    result = read_secret(dict, values)
+@pytest.mark.parametrize(
+    "annotation",
+    [dict, dict[str, str], Mapping[str, str], Optional[dict[str, str]], dict[str, Any], dict[str, int], Credentials],
+)
+def test_each_secret_map_is_the_functions_own(annotation: object) -> None:
+    values = {"user": "1", "port": "1"}
+    result = read_secret(annotation, values)
     assert isinstance(result, dict)
-    result["a"] = "2"
-    assert values == {"a": "1"}
+    result["port"] = "2"
+    assert values == {"user": "1", "port": "1"}
+
+
+class Taking(pydantic.BaseModel, extra="allow"):
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def take(cls, values: dict[str, str]) -> dict[str, str]:
+        values["port"] = "taken"
+        return values
+
+
+def test_a_models_own_checks_cannot_change_a_secret_for_the_next_reader() -> None:
+    values = {"port": "1"}
+    result = read_secret(Taking, values)
+    assert isinstance(result, Taking)
+    result.__pydantic_extra__["port"] = "2"  # type: ignore[index]  # it may be None where extra is forbidden
+    assert values == {"port": "1"}
 
 
 @pytest.mark.parametrize(

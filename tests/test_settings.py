@@ -115,6 +115,9 @@ SAID = [
     ("script_name", {}, {"PYTHON_SCRIPT_FILE_NAME": "main.py"}, "main.py"),
     ("mask_secrets", {"mask_secrets": True}, {}, True),
     ("mask_secrets", {}, {"AzureFunctionsJobHost__extensions__dapr__maskSecrets": "true"}, True),
+    ("secret_ttl", {"secret_ttl": "2.5"}, {"AzureFunctionsJobHost__extensions__dapr__secretTtl": "3"}, 2.5),
+    ("secret_ttl", {}, {"AzureFunctionsJobHost__extensions__dapr__secretTtl": "3"}, 3.0),
+    ("secret_ttl", {"secret_ttl": "0"}, {}, 0.0),
     ("function_timeout", {}, {"AzureFunctionsJobHost__functionTimeout": "00:00:07"}, 7.0),
 ]
 
@@ -241,7 +244,7 @@ def test_host_file(app: Path) -> None:
                 "LogLevel": {"Default": "Warning", "Function": "Debug", "Function.Pay": "None", "Host": "Error"}
             },
             "retry": {"strategy": "fixedDelay", "maxRetryCount": 2, "delayInterval": "00:00:03"},
-            "extensions": {"dapr": {"maskSecrets": true}, "http": {"routePrefix": "api"}},
+            "extensions": {"dapr": {"maskSecrets": true, "secretTtl": 0.5}, "http": {"routePrefix": "api"}},
             "extensionBundle": {"id": "Microsoft.Azure.Functions.ExtensionBundle"},
         }""",
     )
@@ -253,6 +256,7 @@ def test_host_file(app: Path) -> None:
         log_levels={"Function": logging.DEBUG, "Function.Pay": 60, "Host": logging.ERROR},
         retry=Retry("fixedDelay", 2, delay=3.0),
         mask_secrets=True,
+        secret_ttl=0.5,
     )
 
 
@@ -280,6 +284,8 @@ HOST_FAULTS = [
     ('{"logging": {"logLevel": {"Host": true}}}', ": logging.logLevel: category 'Host': found true, expected trace,"),
     ('{"extensions": {"dapr": 1}}', ": extensions.dapr: found 1, expected an object"),
     ('{"extensions": {"dapr": {"maskSecrets": "on"}}}', ": extensions.dapr.maskSecrets: found 'on', expected true or"),
+    ('{"extensions": {"dapr": {"secretTtl": "00:05:00"}}}', ": extensions.dapr.secretTtl: found '00:05:00', expected"),
+    ('{"extensions": {"dapr": {"secretTtl": true}}}', ": extensions.dapr.secretTtl: found true, expected a number of"),
     ('{"retry": {"strategy": "never", "maxRetryCount": 1}}', ": retry: strategy"),
 ]
 
@@ -339,6 +345,8 @@ FAULTS = [
     ({}, {"DAPR_API_TIMEOUT_SECONDS": "0"}, "found '0', expected a number of seconds above 0"),
     ({}, {"DAPR_API_TIMEOUT_SECONDS": "nan"}, "found 'nan', expected a number of seconds above 0"),
     ({"drain_timeout": "-1"}, {}, "--drain-timeout: found '-1', expected a number of seconds"),
+    ({"secret_ttl": "-1"}, {}, "--secret-ttl: found '-1', expected a number of seconds"),
+    ({"secret_ttl": "inf"}, {}, "--secret-ttl: found 'inf', expected a number of seconds"),
     ({}, {"DAPR_DISABLE_SIDECAR_METADATA_CHECK": "maybe"}, "found 'maybe', expected true or false"),
     ({"log_level": "loud"}, {}, "--log-level: found 'loud', expected trace, debug, information, warning, error"),
     ({"log_format": "xml"}, {}, "--log-format: found 'xml', expected one of text, json"),

@@ -243,6 +243,15 @@ def test_masked_secrets_are_in_no_line_and_no_error(write: Write, kind: str) -> 
         assert "marked-one does not fit marked-password" in app.invoke("Leaks").text
 
 
+def test_a_test_may_change_a_secret_whatever_ttl_the_app_has(write: Write) -> None:
+    app_dir = write(READ, host__json='{"version": "2.0", "extensions": {"dapr": {"secretTtl": 3600}}}')
+    secrets = {"vault": {"one": {"one": "before"}}}
+    with TestApp(app_dir, secrets=secrets) as app:
+        assert app.invoke("Read", {"store": "vault", "key": "one"}).json() == {"one": "before"}
+        secrets["vault"]["one"] = {"one": "after"}
+        assert app.invoke("Read", {"store": "vault", "key": "one"}).json() == {"one": "after"}
+
+
 def test_masking_is_switched_on_in_host_json_too(write: Write) -> None:
     root = write(
         LEAKS.format(kind="def"), host__json='{"version": "2.0", "extensions": {"dapr": {"maskSecrets": true}}}'

@@ -112,6 +112,7 @@ def main() -> None:
 @_text("--max-body-size", "Largest request body, such as 512Ki.  [DAPR_MAX_BODY_SIZE; default 4Mi]", "SIZE")
 @_text("--max-concurrency", "Invocations in flight at most.  [DAPR_APP_MAX_CONCURRENCY; default 1000]", "N")
 @_text("--drain-timeout", "Seconds to finish after SIGTERM.  [DAPR_GRACEFUL_SHUTDOWN_SECONDS; default 30]", "SECONDS")
+@_text("--secret-ttl", "Seconds for which a secret may be given again; 0 always reads it.  [default 0]", "SECONDS")
 @click.option("--mask-secrets", is_flag=True, default=None, help="Mask secret values in the app's own log and errors.")
 def start(app_dir: Path, reload: bool, **flags: object) -> None:
     """Serve an app until SIGTERM or SIGINT.

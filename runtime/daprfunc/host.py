@@ -151,7 +151,12 @@ class Host:
         tls = _tls(settings)
         endpoint = Endpoint(port=embedded.port) if embedded else settings.dapr_grpc_endpoint
         executor = Executor(settings.thread_count)
-        sidecars = Sidecars(endpoint, timeout=settings.api_timeout, api_token=settings.dapr_api_token)
+        sidecars = Sidecars(
+            endpoint,
+            timeout=settings.api_timeout,
+            api_token=settings.dapr_api_token,
+            secret_ttl=settings.secret_ttl,
+        )
         assembly = self._load(sidecars, executor)
         server = Server(assembly.app, tls=tls)
         await _listen(server, listener, settings)

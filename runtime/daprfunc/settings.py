@@ -59,9 +59,9 @@ _Document = TypeVar("_Document", bound=Mapping[str, object])
 class Settings:
     """What the runtime was told. Times are in seconds, sizes in bytes, levels are :mod:`logging`'s numbers.
 
-    A field's flag is its name with dashes; not every field has one. log_level, mask_secrets and function_timeout can
-    also be set by the environment name that the .NET host gives their property in host.json, such as
-    AzureFunctionsJobHost__logging__logLevel__default.
+    A field's flag is its name with dashes; not every field has one. log_level, mask_secrets, secret_ttl and
+    function_timeout can also be set by the environment name that the .NET host gives their property in host.json, such
+    as AzureFunctionsJobHost__logging__logLevel__default.
 
     Attributes:
         app_dir: the app's root directory.
@@ -87,6 +87,8 @@ class Settings:
         log_format: Flag, DAPR_LOG_FORMAT.
         mask_secrets: whether secret values are masked in the user's own log lines and error texts. Flag, host.json
             extensions.dapr.maskSecrets.
+        secret_ttl: for how long a secret that was read may be given again; 0 reads it for each invocation. Flag,
+            host.json extensions.dapr.secretTtl.
         max_body_size: the largest body taken. Flag, DAPR_MAX_BODY_SIZE.
         max_concurrency: how many invocations may run at once. Flag, DAPR_APP_MAX_CONCURRENCY.
         drain_timeout: how long running invocations may finish once asked to stop. Flag, DAPR_GRACEFUL_SHUTDOWN_SECONDS.
@@ -118,6 +120,7 @@ class Settings:
     log_levels: Mapping[str, int] = field(default_factory=dict)
     log_format: Literal["text", "json"] = "text"
     mask_secrets: bool = False
+    secret_ttl: float = 0.0
     max_body_size: int = 4 * 2**20
     max_concurrency: int = 1000
     drain_timeout: float = 30.0
@@ -575,6 +578,12 @@ _OPTIONS = (
     _Option("log_format", _choice("text", "json"), ("DAPR_LOG_FORMAT",)),
     _Option(
         "mask_secrets", _boolean, (_HOST + "extensions__dapr__maskSecrets",), ("extensions", "dapr", "maskSecrets")
+    ),
+    _Option(
+        "secret_ttl",
+        _seconds(zero=True),
+        (_HOST + "extensions__dapr__secretTtl",),
+        ("extensions", "dapr", "secretTtl"),
     ),
     _Option("max_body_size", _size, ("DAPR_MAX_BODY_SIZE",)),
     _Option("max_concurrency", _whole(1, 10**6), ("DAPR_APP_MAX_CONCURRENCY",)),

@@ -104,6 +104,18 @@ def test_many_bindings_of_one_function(stores: Started, tmp_path: Path, app_prot
         assert daprd.metric("dapr_component_secret_count", operation="get", success="true") == MANY
 
 
+@pytest.mark.parametrize(("arguments", "reads", "without"), [((), 2, 503), (("--secret-ttl", "600"), 1, 200)])
+def test_a_ttl_outlasts_a_daprd(stores: Started, arguments: tuple[str, ...], reads: int, without: int) -> None:
+    def ask(key: str) -> int:
+        return app.http.post("/ReadKey", json={"store": "multi", "key": key}).status_code
+
+    with dapr_run(APPS / "answers", "http", arguments=arguments, **stores) as (app, daprd):
+        assert (ask("my-secret"), ask("my-secret")) == (200, 200)
+        assert daprd.metric("dapr_component_secret_count", operation="get", success="true") == reads
+        daprd.stop()
+        assert (ask("my-secret"), ask("key-1")) == (without, 503)
+
+
 @pytest.fixture(scope="module", params=["http", "grpc"])
 def keyed(request: pytest.FixtureRequest, stores: Started) -> Iterator[tuple[str, FunctionApp, Daprd]]:
     with dapr_run(APPS / "answers", request.param, **stores) as (app, daprd):

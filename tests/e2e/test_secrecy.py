@@ -103,14 +103,20 @@ def functions_of(app: str) -> list[str]:
         return [function.name for function in loaded.functions]
 
 
-@pytest.mark.parametrize(("level", "log_format"), [("trace", "text"), ("debug", "json")])
-def test_nothing_is_seen_of_what_is_planted(level: str, log_format: str, figure: Callable[[object], None]) -> None:
+@pytest.mark.parametrize(
+    ("level", "log_format", "more"),
+    [("trace", "text", ()), ("trace", "json", ("--secret-ttl", "60")), ("debug", "json", ())],
+)
+def test_nothing_is_seen_of_what_is_planted(
+    level: str, log_format: str, more: tuple[str, ...], figure: Callable[[object], None]
+) -> None:
     functions = functions_of("secrecy")
     with GrpcSidecar(answer) as sidecar:
         env = environment(sidecar.port, **TOKENS, **SETTINGS, **LIMITS)
         if level == "trace":
             env["PYTHONASYNCIODEBUG"] = "1"  # asyncio then logs what it runs, arguments included
-        with FunctionApp(APPS / "secrecy", "--log-level", level, "--log-format", log_format, env=env) as app:
+        arguments = ("--log-level", level, "--log-format", log_format, *more)
+        with FunctionApp(APPS / "secrecy", *arguments, env=env) as app:
             told = ask_all(app, functions)
     answers = {status.rsplit(" ", 1)[1] for status in told}
     figure(f"{len(told)} kinds of answers ({', '.join(sorted(answers))}), {len(app.process.lines)} log lines")

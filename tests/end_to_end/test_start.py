@@ -33,8 +33,10 @@ class Sidecar(DaprServicer):
 
     def __init__(self) -> None:
         self.tokens: list[str] = []
+        self.reads = 0
 
     def GetSecret(self, request: GetSecretRequest, context: Any) -> GetSecretResponse:
+        self.reads += 1
         self.tokens += [value for name, value in context.invocation_metadata() if name == "dapr-api-token"]
         return GetSecretResponse(data={request.key: "from the fake"})
 
@@ -104,6 +106,43 @@ def test_a_sidecar_on_a_unix_socket_with_a_token(start: Start, tmp_path: Path) -
         assert app.http.post("/Read").json() == {"key": "from the fake"}
         assert sidecar.tokens == ["to-daprd"]
         assert app.stop() == 0
+
+
+CHANGES = """
+import azure.functions as func
+
+app = func.FunctionApp()
+
+
+@app.dapr_service_invocation_trigger("payload", method_name="Change")
+@app.dapr_secret_input("secret", "vault", "key", metadata="")
+async def Change(payload, secret: dict) -> dict:
+    before = dict(secret)
+    secret["key"] = "changed"
+    return before
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reads", "without"),
+    [
+        ((), 2, 503),
+        (("--secret-ttl", "600"), 1, 200),
+        (("--secret-ttl", "600", "--mask-secrets"), 1, 200),
+    ],
+    ids=["always read", "kept", "kept and masked"],
+)
+def test_a_secret_is_read_as_often_as_its_ttl_says(
+    start: Start, tmp_path: Path, arguments: tuple[str, ...], reads: int, without: int
+) -> None:
+    port = free_port()
+    (tmp_path / "function_app.py").write_text(CHANGES)
+    with sidecar_at(f"127.0.0.1:{port}") as sidecar:
+        app = start(tmp_path, *arguments, env={"DAPR_GRPC_PORT": str(port)})
+        for _ in range(2):
+            assert app.http.post("/Change").json() == {"key": "from the fake"}
+        assert sidecar.reads == reads
+    assert app.http.post("/Change").status_code == without
 
 
 def test_the_apps_token_is_asked_for(start: Start, on_invoke: OnInvoke) -> None:

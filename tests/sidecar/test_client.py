@@ -36,8 +36,10 @@ def connect(request: pytest.FixtureRequest) -> Connect:
 
 
 @asynccontextmanager
-async def calling(channel: Any, *, timeout: float = 10, api_token: str | None = None) -> AsyncIterator[Sidecar]:
-    sidecar = Sidecar(channel, timeout=timeout, api_token=api_token)
+async def calling(
+    channel: Any, *, timeout: float = 10, api_token: str | None = None, secret_ttl: float = 0.0
+) -> AsyncIterator[Sidecar]:
+    sidecar = Sidecar(channel, timeout=timeout, api_token=api_token, secret_ttl=secret_ttl)
     try:
         yield sidecar
     finally:
@@ -223,6 +225,33 @@ async def test_close_fails_the_reads_under_way_and_later_ones(connect: Connect) 
                 await future
             assert raised.value.status.http == 503
         await ended.wait()
+
+
+@pytest.mark.parametrize(("secret_ttl", "reads"), [(0.0, 3), (60.0, 1)])
+async def test_a_secret_is_read_once_within_its_ttl(connect: Connect, secret_ttl: float, reads: int) -> None:
+    fake = FakeSidecar()
+    async with fake.serving() as endpoint, calling(connect(endpoint), secret_ttl=secret_ttl) as sidecar:
+        for _ in range(3):
+            assert await sidecar.get_secret(SecretRead("store", "key")) == {"key": "value of key"}
+        await sidecar.get_secret(SecretRead("store", "key", (("namespace", "other"),)))
+    assert len(fake.requests) == reads + 1
+
+
+async def test_without_a_ttl_nothing_stands_before_the_shared_reads() -> None:
+    async with calling(Channel(Endpoint())) as sidecar:
+        assert sidecar.get_secret == sidecar._secrets.read
+
+
+async def test_a_kept_secret_needs_no_sidecar_until_close(connect: Connect) -> None:
+    async with FakeSidecar().serving() as endpoint:
+        sidecar = Sidecar(connect(endpoint), timeout=10, secret_ttl=60)
+        await sidecar.get_secret(READ)
+    assert await sidecar.get_secret(READ) == {"key": "value of key"}
+    with pytest.raises(SidecarError):
+        await sidecar.get_secret(SecretRead("store", "other"))
+    await sidecar.close()
+    with pytest.raises(SidecarError, match="was closed"):
+        await sidecar.get_secret(READ)
 
 
 def test_a_read_is_known_by_what_it_asks_for() -> None:

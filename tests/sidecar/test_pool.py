@@ -31,6 +31,17 @@ async def test_only_our_own_sidecar_is_sent_our_token() -> None:
     assert [metadata.get("dapr-api-token") for metadata in other.metadata] == [None]
 
 
+@pytest.mark.parametrize(("secret_ttl", "reads"), [(0.0, 2), (60.0, 1)])
+async def test_a_ttl_is_for_secrets_of_all_sidecars(secret_ttl: float, reads: int) -> None:
+    own, other = FakeSidecar(), FakeSidecar()
+    async with own.serving() as own_endpoint, other.serving() as other_endpoint:
+        sidecars = Sidecars(own_endpoint, timeout=10, api_token=None, secret_ttl=secret_ttl)
+        for endpoint in (None, other_endpoint) * 2:
+            await sidecars.secrets(endpoint).get_secret(READ)
+        await sidecars.close()
+    assert (len(own.requests), len(other.requests)) == (reads, reads)
+
+
 async def test_an_endpoint_keeps_its_connection() -> None:
     sidecars = Sidecars(Endpoint(), timeout=1, api_token=None)
     one, two = others(2)

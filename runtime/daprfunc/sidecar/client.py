@@ -18,6 +18,7 @@ from daprfunc.errors import (
 )
 from daprfunc.rpc.dapr_pb2 import GetMetadataRequest, GetMetadataResponse, GetSecretRequest, GetSecretResponse
 from daprfunc.rpc.dapr_pb2_grpc import DaprStub
+from daprfunc.sidecar.cache import Cache
 from daprfunc.sidecar.coalesce import Coalescer
 
 if TYPE_CHECKING:
@@ -76,9 +77,10 @@ class Sidecar:
             ``flush``, that is called when calls were made that may go out together.
         timeout: seconds until a call is given up.
         api_token: sent with every call, where daprd demands one (DAPR_API_TOKEN).
+        secret_ttl: for how many seconds a secret may be given again; 0 is not at all.
     """
 
-    def __init__(self, channel: Any, *, timeout: float, api_token: str | None = None) -> None:
+    def __init__(self, channel: Any, *, timeout: float, api_token: str | None = None, secret_ttl: float = 0.0) -> None:
         self._channel = channel
         self._stub: Any = DaprStub(channel)
         self._timeout = timeout
@@ -86,7 +88,8 @@ class Sidecar:
         self._secrets: Coalescer[SecretRead, Mapping[str, str]] = Coalescer(
             self._get_secret, _values, begun=getattr(channel, "flush", lambda: None)
         )
-        self.get_secret = self._secrets.read
+        self._cache = Cache(self._secrets.read, secret_ttl) if secret_ttl else None
+        self.get_secret = self._cache.read if self._cache else self._secrets.read
 
     def _get_secret(self, read: SecretRead) -> Awaitable[GetSecretResponse]:
         call: Awaitable[GetSecretResponse] = self._stub.GetSecret(
@@ -114,6 +117,8 @@ class Sidecar:
 
     async def close(self) -> None:
         """Give up the reads under way and end the connection."""
+        if self._cache is not None:
+            self._cache.close()
         await self._secrets.close(SidecarError(UNAVAILABLE, "the connection to the Dapr sidecar was closed"))
         await self._channel.close()
 

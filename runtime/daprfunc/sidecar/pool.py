@@ -20,20 +20,24 @@ class Sidecars:
         endpoint: the app's own sidecar.
         timeout: seconds until a call is given up.
         api_token: what our own sidecar wants to be sent; no other is ever sent it.
+        secret_ttl: for how many seconds a secret may be given again; 0 is not at all.
     """
 
-    def __init__(self, endpoint: Endpoint, *, timeout: float, api_token: str | None) -> None:
+    def __init__(self, endpoint: Endpoint, *, timeout: float, api_token: str | None, secret_ttl: float = 0.0) -> None:
         self._endpoint = endpoint
         self._timeout = timeout
+        self._secret_ttl = secret_ttl
         self._others: OrderedDict[Endpoint, Sidecar] = OrderedDict()
         self._retiring: dict[Sidecar, asyncio.Task[None]] = {}
-        self.own = Sidecar(Channel(endpoint), timeout=timeout, api_token=api_token)
+        self.own = Sidecar(Channel(endpoint), timeout=timeout, api_token=api_token, secret_ttl=secret_ttl)
 
     def secrets(self, endpoint: Endpoint | None) -> Secrets:
         """Return the sidecar at `endpoint`; None is the app's own. Use it at once: it may be closed when idle."""
         if endpoint is None or endpoint == self._endpoint:
             return self.own
-        sidecar = self._others.pop(endpoint, None) or Sidecar(Channel(endpoint), timeout=self._timeout)
+        sidecar = self._others.pop(endpoint, None) or Sidecar(
+            Channel(endpoint), timeout=self._timeout, secret_ttl=self._secret_ttl
+        )
         self._others[endpoint] = sidecar
         if len(self._others) > MAX_OTHERS:
             _, oldest = self._others.popitem(last=False)
