@@ -364,7 +364,7 @@ def _wrapping(*arguments, **more):  # type: ignore[no-untyped-def]
         judge,
         _spoken_for,
         _wrapping,
-        functools.partial(judge, None),
+        functools.partial(judged, lambda: None),
     ],
 )
 def test_reads_parameters_as_inspect_does(call: Callable[..., object]) -> None:
