@@ -203,7 +203,7 @@ def test_http2(greets: bool) -> None:
         @thorough
         @given(in_pieces(http2_bytes | damaged(http2_bytes) | st.binary()), st.booleans())
         def any_bytes(pieces: list[bytes], drains: bool) -> None:
-            connection = Http2Connection(app, loop, left.append)
+            connection = WatchedConnection(app, loop, left.append)
             transport = feed(connection, loop, start + pieces)
             if drains:
                 connection.drain()
@@ -218,7 +218,7 @@ def test_http2(greets: bool) -> None:
                 assert not connection.streams
                 if connection._settings_seen:
                     assert_serves(connection, transport, loop)
-            assert_frames(transport.sent)
+            assert_frames(transport.sent, connection.largest_frame)
             connection.connection_lost(None)
             turn(loop)
             assert not connection.streams
@@ -239,12 +239,22 @@ def assert_serves(connection: Http2Connection, transport: RecordingTransport, lo
         assert data(stream, b"x") in transport.sent
 
 
-def assert_frames(sent: bytes) -> None:
+class WatchedConnection(Http2Connection):
+    """Knows the largest frame that the peer has ever allowed us: a later SETTINGS may lower it again."""
+
+    largest_frame = frames.MIN_MAX_FRAME_SIZE
+
+    def _apply_setting(self, key: int, value: int) -> None:
+        super()._apply_setting(key, value)
+        self.largest_frame = max(self.largest_frame, self._peer_max_frame)
+
+
+def assert_frames(sent: bytes, largest: int) -> None:
     """Frames that a strict reader takes: nothing for a stream behind its end but one RST_STREAM."""
     ended: set[int] = set()
     while sent:
         frame, length = Frame.parse_frame_header(memoryview(sent[:9]), strict=True)
-        assert length <= frames.MIN_MAX_FRAME_SIZE
+        assert length <= largest
         assert len(sent) >= 9 + length
         frame.parse_body(memoryview(sent[9 : 9 + length]))
         sent = sent[9 + length :]
