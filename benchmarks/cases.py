@@ -10,6 +10,8 @@ from apps import FUNCTION_COUNTS, SECRET_COUNTS
 
 Protocol = Literal["grpc", "http"]
 Via = Literal["direct", "daprd"]
+_DIRECT: tuple[Via, ...] = ("direct",)
+_BOTH: tuple[Via, ...] = ("direct", "daprd")
 
 _OURS = "{ours} -m daprfunc start APP --app-port {port} --log-level warning"
 _UVICORN = (
@@ -58,7 +60,7 @@ class Case:
     body: bytes = b"{}"
     reply: object = None
     concurrencies: tuple[int, ...] = (1, 32, 256)
-    vias: tuple[Via, ...] = ("direct",)
+    vias: tuple[Via, ...] = _DIRECT
 
 
 SERVERS = {
@@ -72,6 +74,7 @@ SERVERS = {
         Server("go-grpc", "grpc", _GO.replace("PROTOCOL", "grpc")),
         Server("go-http", "http", _GO.replace("PROTOCOL", "http")),
         Server("ours-bindings", "grpc", _OURS.replace("APP", "{apps}/bindings")),
+        Server("ours-bindings-ttl", "grpc", f"{_OURS.replace('APP', '{apps}/bindings')} --secret-ttl 60"),
         *(
             Server(f"ours-functions-{count}", "grpc", _OURS.replace("APP", f"{{apps}}/functions-{count}"))
             for count in FUNCTION_COUNTS
@@ -110,21 +113,26 @@ CASES = {
                 SERVERS[server],
                 f"RetrieveSecret{suffix}",
                 reply=_SECRET,
-                vias=("direct", "daprd"),
+                vias=_BOTH,
             )
             for name, server, suffix in _SUBJECTS
         ),
         *(Case(name.format("echo"), "echo", SERVERS[server], f"Echo{suffix}") for name, server, suffix in _SUBJECTS),
         *(
             Case(
-                f"{prefix}grpc-secrets-{count}",
+                name.format(count),
                 "bindings",
                 SERVERS[server],
                 f"Secrets{count}",
                 reply={f"secret-{number}": f"value-{number}" for number in range(count)},
                 concurrencies=(1, 32),
+                vias=vias,
             )
-            for prefix, server in (("", "ours-bindings"), ("go-", "go-grpc"))
+            for name, server, vias in (
+                ("grpc-secrets-{}", "ours-bindings", _BOTH),
+                ("grpc-secrets-{}-ttl", "ours-bindings-ttl", _DIRECT),
+                ("go-grpc-secrets-{}", "go-grpc", _DIRECT),
+            )
             for count in SECRET_COUNTS
         ),
         *(

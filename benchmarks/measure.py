@@ -1,4 +1,4 @@
-"""The three experiments: interleaved rounds of load, start-up, and memory. Each gives plain numbers, one per round."""
+"""The three experiments: interleaved rounds of load, start-up, and memory. Each gives plain numbers, one per turn."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from processes import environment, free_ports, machine_busy, wait_for_port
 
 WARM_UP_SECONDS = 1.0
 SETTLE_SECONDS = 0.1
+# A start takes a fraction of a second and is noisy: more of them are taken than of what runs for seconds.
+STARTS_PER_ROUND = 3
 # Ends without tidying up, which a server would not do either.
 _IMPORT = "import function_app, os; os._exit(0)"
 _MILLI = 1e3
@@ -98,11 +100,13 @@ def measure_start(tools: Toolbox, cases: Sequence[Case], rounds: int) -> dict[st
     """Milliseconds from exec until the port opens and until the first invocation has succeeded, a daprd being there.
 
     For some apps also how long Python takes from exec to having imported the app, where no runtime does anything.
+    The apps take turns, STARTS_PER_ROUND times in each round.
     """
+    turns = rounds * STARTS_PER_ROUND
     times: dict[str, dict[str, list[float]]] = {case.name: {"port": [], "first": [], "rss": []} for case in cases}
-    progress = Progress(len(cases) * (rounds + 1))
+    progress = Progress(len(cases) * (turns + 1))
     with sidecar(tools, "start") as beside:
-        for number in range(rounds + 1):
+        for number in range(turns + 1):
             for case in cases:
                 (port,) = free_ports(1)
                 began = time.perf_counter()

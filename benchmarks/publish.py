@@ -15,12 +15,18 @@ from plot import BARS
 from results import Results, Spread, ratios
 from targets import Verdict
 
+from apps import SECRET_COUNTS
+
 DOCUMENTS = ("README.md", "docs/performance.md")
 NOT_MEASURED = "(The last published run did not measure this.)"
 _BLOCK = re.compile(r"(<!-- figures: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _MET = {True: "met", False: "**missed**", None: ""}
 _LABELS = {case: label for case, label, _ in BARS}
-_SECRET_CASES = tuple(f"{prefix}grpc-secrets-{count}" for prefix in ("", "go-") for count in (1, 5, 20))
+_SECRET_CASES = tuple(
+    name.format(count)
+    for name in ("grpc-secrets-{}", "grpc-secrets-{}-ttl", "go-grpc-secrets-{}")
+    for count in SECRET_COUNTS
+)
 
 Lines = Iterator[str]
 

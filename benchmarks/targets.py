@@ -77,8 +77,8 @@ def _tail(case: str) -> Callable[[Results], list[float]]:
     return lambda run: ratios(run.rounds("p99", case, 256), run.rounds("p50", case, 256))
 
 
-def _bindings(whose: str) -> Callable[[Results], list[float]]:
-    return lambda run: ratios(run.rounds("p50", f"{whose}-20", 1), run.rounds("p50", f"{whose}-1", 1))
+def _bindings(cases: str, via: str = "direct") -> Callable[[Results], list[float]]:
+    return lambda run: ratios(run.rounds("p50", cases.format(20), 1, via), run.rounds("p50", cases.format(1), 1, via))
 
 
 def _start(case: str) -> Callable[[Results], list[float]]:
@@ -135,8 +135,10 @@ TARGETS = (
     Target("HTTP, c=1: p50, ours / best FastAPI", "<=", 0.75, _http_latency),
     Target("gRPC, c=256: p99 / p50", "<=", 4, _tail("grpc-get")),
     Target("HTTP, c=256: p99 / p50", "<=", 4, _tail("http-get")),
-    Target("c=1: p50, 20 secret bindings / 1", "<=", 2, _bindings("grpc-secrets")),
-    Target("the same in Go", "", 0, _bindings("go-grpc-secrets")),
+    Target("c=1: p50, 20 secret bindings / 1", "<=", 2, _bindings("grpc-secrets-{}")),
+    Target("the same in Go", "", 0, _bindings("go-grpc-secrets-{}")),
+    Target("the same through daprd", "", 0, _bindings("grpc-secrets-{}", "daprd")),
+    Target("the same with --secret-ttl 60, which is off by default", "", 0, _bindings("grpc-secrets-{}-ttl")),
     Target(
         "c=1: p50 of 20 secret bindings, ours / Go", "", 0, _ratio("p50", "grpc-secrets-20", "go-grpc-secrets-20", 1)
     ),
