@@ -119,3 +119,11 @@ def test_a_broken_app_can_be_left(process: Process, app: Path) -> None:
     process.wait_for_output("reload: the app ended with exit status 1")
     process.signal(signal.SIGINT)
     assert process.wait() == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process of its parent's end")
+def test_the_app_does_not_outlive_a_reloader_that_was_killed(process: Process, port: int) -> None:
+    process.wait_for_output("ready: ")
+    process.signal(signal.SIGKILL)
+    wait_until(lambda: not is_listening(port), "the app's end")
+    wait_until(lambda: process.output.endswith("stopped"), "an end in good order")

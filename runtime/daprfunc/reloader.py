@@ -5,9 +5,11 @@ The app runs in a process of its own, since Python cannot take back all that an 
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +21,9 @@ POLL_SECONDS = 0.25
 # Not every JSON file: an app may write some of its own.
 _NAMES = frozenset({"function.json", "host.json", "local.settings.json", "secrets.json"})
 _SUFFIXES = (".py", ".yaml", ".yml")
+
+# Of prctl(2).
+_PR_SET_PDEATHSIG = 1
 
 _Marks: TypeAlias = Mapping[str, tuple[int, int]]
 
@@ -59,7 +64,11 @@ class Reloader:
         """Run the process until a file has changed or a signal came, and it has ended; returns its exit code."""
         marks = self._marks()
         # In a session of its own: Ctrl-C would reach it twice, and the second one ends it at once.
-        process = subprocess.Popen(self._command, start_new_session=True)  # noqa: S603 (it is this program)
+        process = subprocess.Popen(  # noqa: S603 (it is this program)
+            self._command,
+            start_new_session=True,
+            preexec_fn=_ends_with_its_parent(),  # noqa: PLW1509 (there is one thread)
+        )
         changed, told = None, False
         while (code := self._poll(process)) is None or not (changed or self._stopping):
             if not (changed or self._stopping) and (changed := self._changed(marks)):
@@ -99,6 +108,14 @@ def _marks(directory: str) -> Iterator[tuple[str, tuple[int, int]]]:
                 except OSError:
                     continue  # An editor has just replaced it: the next look will find what is there.
                 yield file, (status.st_mtime_ns, status.st_size)
+
+
+def _ends_with_its_parent() -> Callable[[], object] | None:
+    """What a new process calls so that it is sent SIGTERM when its parent is gone, however that ended. Linux only."""
+    if sys.platform != "linux":
+        return None
+    prctl = ctypes.CDLL(None).prctl
+    return lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _exit_status(code: int) -> int:
