@@ -48,6 +48,39 @@ async def test_a_secret_that_cannot_be_read_is_logged_with_its_place(caplog: pyt
     assert messages == ["UNAVAILABLE: function 'read', secret 'key' of 'store': nobody is there"]
 
 
+async def test_a_result_that_cannot_be_answered_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    def gives(payload: str) -> object:
+        return object()
+
+    with compiled(function(gives, trigger())) as dispatcher, pytest.raises(AppError) as failure:
+        await dispatcher.invoke(invocation("gives"))
+    (record,) = caplog.records
+    assert record.levelname == "ERROR"
+    assert record.getMessage() == f"UNKNOWN: function 'gives': {failure.value}"
+
+
+async def test_a_function_that_raises_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    def breaks(payload: str) -> None:
+        raise ValueError("it broke")
+
+    with compiled(function(breaks, trigger())) as dispatcher, pytest.raises(AppError):
+        await dispatcher.invoke(invocation("breaks"))
+    (record,) = caplog.records
+    assert "ValueError: it broke" in record.getMessage()
+
+
+async def test_what_callers_do_wrong_is_logged_for_those_who_look_for_it(caplog: pytest.LogCaptureFixture) -> None:
+    def counts(payload: int) -> None:
+        raise AssertionError("it must not be called")
+
+    caplog.set_level(logging.DEBUG)
+    with compiled(function(counts, trigger())) as dispatcher, pytest.raises(CallerError):
+        await dispatcher.invoke(invocation("counts", b'"x"'))
+    (record,) = [each for each in caplog.records if each.name == "daprfunc.dispatch"]
+    assert record.levelname == "DEBUG"
+    assert record.getMessage().startswith("INVALID_ARGUMENT: function 'counts': ")
+
+
 # Time.
 
 

@@ -5,9 +5,10 @@ import contextvars
 import io
 import json
 import logging
+import logging.config
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -53,7 +54,7 @@ class Log:
 @pytest.fixture
 def log() -> Iterator[Log]:
     yield Log()
-    for handler in logging.getLogger().handlers[:]:
+    for handler in [*logging.getLogger().handlers, *logging.getLogger("daprfunc").handlers]:
         if isinstance(handler, LogHandler):
             handler.uninstall()
 
@@ -397,3 +398,75 @@ def test_a_mask_does_not_show_what_it_knows() -> None:
     mask = SecretMask()
     mask.remember(["s3cret"])
     assert "s3cret" not in repr(mask)
+
+
+@pytest.fixture
+def app_stream() -> Iterator[io.StringIO]:
+    """What the app's own handler writes, once the app has configured logging anew with it."""
+    root, stream = logging.getLogger(), io.StringIO()
+    handlers, level = root.handlers[:], root.level
+    enabled = [each for each in logging.Logger.manager.loggerDict.values() if not getattr(each, "disabled", True)]
+    yield stream
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    for each in enabled:
+        each.disabled = False  # type: ignore[union-attr]
+
+
+def configure_as_dict(stream: io.StringIO) -> None:
+    logging.config.dictConfig(
+        {
+            "version": 1,
+            "handlers": {"own": {"class": "logging.StreamHandler", "stream": stream}},
+            "root": {"handlers": ["own"], "level": "INFO"},
+        }
+    )
+
+
+def configure_by_force(stream: io.StringIO) -> None:
+    logging.basicConfig(stream=stream, level=logging.INFO, format="%(message)s", force=True)
+
+
+@pytest.mark.parametrize("reconfigure", [configure_as_dict, configure_by_force])
+def test_the_runtimes_lines_survive_what_the_app_does_to_logging(
+    log: Log, app_stream: io.StringIO, reconfigure: Callable[[io.StringIO], None]
+) -> None:
+    handler = log.configure()
+    runtime = logging.getLogger("daprfunc.any")
+    reconfigure(app_stream)
+    assert not handler.keep()
+    runtime.info("ready")
+    logging.getLogger("app").info("hello")
+    assert log.messages == ["daprfunc.any ready"]
+    assert app_stream.getvalue() == "hello\n"
+    handler.uninstall()
+    assert logging.getLogger("daprfunc").propagate
+    assert logging.getLogger("daprfunc").handlers == []
+
+
+def test_an_app_that_leaves_logging_alone_has_its_lines_written_once(log: Log) -> None:
+    assert log.configure().keep()
+    logging.getLogger("daprfunc.any").info("ready")
+    assert len(log.lines) == 1
+
+
+@pytest.mark.parametrize("reconfigure", [configure_as_dict, configure_by_force])
+def test_the_apps_own_handlers_write_masked_text(
+    log: Log, app_stream: io.StringIO, reconfigure: Callable[[io.StringIO], None]
+) -> None:
+    mask = SecretMask()
+    mask.remember(["pass-word"])
+    handler = log.configure(mask=mask)
+    reconfigure(app_stream)
+    app = logging.getLogger(f"app.{reconfigure.__name__}")  # (dictConfig switches off those that are there)
+    app.info("it is %s", "pass-word", stack_info=True)
+    try:
+        raise ValueError("pass-word")
+    except ValueError:
+        app.exception("failed with pass-word")
+    assert "it is ***" in app_stream.getvalue()
+    assert "ValueError: ***" in app_stream.getvalue()
+    assert "pass-word" not in app_stream.getvalue()
+    handler.uninstall()
+    app.warning("it is %s", "pass-word")
+    assert app_stream.getvalue().endswith("it is pass-word\n")

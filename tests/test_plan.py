@@ -13,7 +13,7 @@ import azure.functions as func
 import pytest
 
 from daprfunc import logs
-from daprfunc.errors import INTERNAL, AppError, CallerError, InvocationError, SidecarError
+from daprfunc.errors import INTERNAL, AppError, CallerError, FunctionError, InvocationError, SidecarError
 from daprfunc.model import Function, Retry
 from daprfunc.plan import _delay
 from tests.functions import Store, compiled, function, invocation, secret
@@ -147,7 +147,7 @@ async def test_whatever_a_function_raises_is_its_failure(
         raise error
 
     failure = await failure_of(function(call if kind == "sync" else call_async, name="Breaks"))
-    assert type(failure) is AppError
+    assert type(failure) is FunctionError
     assert str(failure) == f"Function invocation failed: {text}"
     assert (failure.status.name, failure.status.http) == ("UNKNOWN", 500)
     (record,) = caplog.records

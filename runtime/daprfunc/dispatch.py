@@ -17,6 +17,7 @@ from daprfunc.errors import (
     OVERLOADED,
     AppError,
     CallerError,
+    FunctionError,
     InvocationError,
     SidecarError,
 )
@@ -104,7 +105,11 @@ class Dispatcher:
             name, code = plan.function.name, error.status.name
             log.warning("%s: function '%s', secret '%s' of '%s': %s", code, name, error.key, error.store, error)
             raise
-        except InvocationError:
+        except FunctionError:
+            raise
+        except InvocationError as error:
+            level = logging.DEBUG if isinstance(error, CallerError) else logging.ERROR
+            log.log(level, "%s: function '%s': %s", error.status.name, plan.function.name, error)
             raise
         except Exception as error:
             log.exception("the runtime failed to run function '%s'; please report this", plan.function.name)

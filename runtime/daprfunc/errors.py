@@ -111,6 +111,10 @@ class AppError(InvocationError):
         super().__init__(status, message)
 
 
+class FunctionError(AppError):
+    """The function ran and raised; its traceback is in the log."""
+
+
 class SidecarError(InvocationError):
     """The sidecar's or its store's fault.
 

@@ -22,7 +22,7 @@ from daprfunc.channel.server import Server
 from daprfunc.endpoint import Endpoint
 from daprfunc.errors import SettingsError
 from daprfunc.executor import Executor
-from daprfunc.logs import SecretMask
+from daprfunc.logs import LogHandler, SecretMask
 from daprfunc.settings import Settings, export_sidecar_ports, process_environment
 from daprfunc.sidecar.pool import Sidecars
 from daprfunc.sidecar.watch import AppAddress, watch
@@ -50,8 +50,10 @@ def run(settings: Settings) -> int:
         SettingsError: a port, a certificate or a component cannot be used.
     """
     mask = SecretMask() if settings.mask_secrets else None
-    logs.configure(level=settings.log_level, levels=settings.log_levels, log_format=settings.log_format, mask=mask)
-    host = Host(settings, mask)
+    handler = logs.configure(
+        level=settings.log_level, levels=settings.log_levels, log_format=settings.log_format, mask=mask
+    )
+    host = Host(settings, mask, handler)
     try:
         return run_loop(host.main())
     except KeyboardInterrupt:
@@ -87,14 +89,16 @@ class Host:
     Args:
         settings: what the runtime was told.
         mask: learns the secret values; None where nothing is masked.
+        handler: writes the log.
 
     Attributes:
         signal_number: what interrupted the start, if anything did.
     """
 
-    def __init__(self, settings: Settings, mask: SecretMask | None) -> None:
+    def __init__(self, settings: Settings, mask: SecretMask | None, handler: LogHandler) -> None:
         self._settings = settings
         self._mask = mask
+        self._handler = handler
         self._stopping = _Stopping(settings.drain_timeout)
 
     @property
@@ -176,7 +180,16 @@ class Host:
     def _load(self, sidecars: Sidecars, executor: Executor) -> Assembly:
         # Loading makes objects that stay. Collections would look through them again and again to free nothing.
         gc.disable()
-        assembly = assemble(self._settings, sidecars, executor, self._mask)
+        try:
+            assembly = assemble(self._settings, sidecars, executor, self._mask)
+        finally:
+            kept = self._handler.keep()
+        if not kept:
+            log.warning(
+                "the app's code has replaced the log's handler (basicConfig with force, or dictConfig): what it logs "
+                "is written as it says there, without the function and the invocation; leave the root logger's "
+                "handlers out of it to have them"
+            )
         for warning in assembly.functions.warnings:
             log.warning("%s", warning)
         assembly.require_functions()

@@ -14,12 +14,12 @@ from collections import Counter, OrderedDict, defaultdict
 from contextlib import suppress
 from contextvars import ContextVar
 from threading import Lock
-from typing import TYPE_CHECKING, Literal, Protocol, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TextIO, TypeVar
 
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 _TEXT_LEVELS = {"WARNING": "WARN", "CRITICAL": "CRIT"}
 _CONTINUATION = "\n    "
@@ -220,13 +220,24 @@ class JsonFormatter(logging.Formatter):
 
 
 class LogHandler(logging.Handler):
-    """Writes what `levels` admit. Nothing that goes wrong here is raised into the code that logs."""
+    """Writes what `levels` admit. Nothing that goes wrong here is raised into the code that logs.
 
-    def __init__(self, stream: TextIO, levels: Levels, formatter: logging.Formatter) -> None:
+    Args:
+        stream: where to.
+        levels: what.
+        formatter: how.
+        mask: hides values from all handlers, the app's own ones as well; None hides nothing.
+    """
+
+    def __init__(
+        self, stream: TextIO, levels: Levels, formatter: logging.Formatter, mask: SecretMask | None = None
+    ) -> None:
         super().__init__()
         self._stream = stream
         self._levels = levels
+        self._mask = mask
         self._replaced: dict[str, int] = {}
+        self._replaced_factory: Callable[..., logging.LogRecord] | None = None
         self.addFilter(levels.admits)
         self.setFormatter(formatter)
 
@@ -248,10 +259,38 @@ class LogHandler(logging.Handler):
             self._replaced[name] = logger.level
             logger.setLevel(level)
         logging.getLogger().addHandler(self)
+        if self._mask:
+            self._replaced_factory = logging.getLogRecordFactory()
+            logging.setLogRecordFactory(_masked(self._replaced_factory, self._mask))
+
+    def keep(self) -> bool:
+        """Make the runtime's own lines come out even where the app's code has configured logging anew.
+
+        ``dictConfig`` switches off the loggers that are there and replaces the root logger's handlers, as
+        ``basicConfig(force=True)`` does. What the app logs is then written as its configuration says.
+
+        Returns:
+            Whether the root logger still has this handler.
+        """
+        for name, logger in logging.Logger.manager.loggerDict.items():
+            if _is_under(name, "daprfunc") and isinstance(logger, logging.Logger):
+                logger.disabled = False
+        kept = self in logging.getLogger().handlers
+        if not kept:
+            runtime = logging.getLogger("daprfunc")
+            runtime.setLevel(self._levels.runtime)
+            runtime.addHandler(self)
+            runtime.propagate = False
+        return kept
 
     def uninstall(self) -> None:
         """Take this handler off and give the loggers back the levels they had."""
+        if self._replaced_factory:
+            logging.setLogRecordFactory(self._replaced_factory)
         logging.getLogger().removeHandler(self)
+        runtime = logging.getLogger("daprfunc")
+        runtime.removeHandler(self)
+        runtime.propagate = True
         for name, level in self._replaced.items():
             logging.getLogger(name).setLevel(level)
 
@@ -274,17 +313,35 @@ def configure(
         levels: host.json's ``logging.logLevel``, category -> level, see :class:`Levels`.
         log_format: see :class:`TextFormatter` and :class:`JsonFormatter`.
         stream: where to write; standard error if None.
-        mask: hides the values it remembers in messages and exception texts.
+        mask: hides the values it remembers in messages and exception texts, whichever handler writes them.
 
     Returns:
         The handler, for those who want to uninstall it again.
     """
-    for other in [other for other in logging.getLogger().handlers if isinstance(other, LogHandler)]:
+    before = [*logging.getLogger().handlers, *logging.getLogger("daprfunc").handlers]
+    for other in dict.fromkeys(other for other in before if isinstance(other, LogHandler)):
         other.uninstall()
     formatter = JsonFormatter(mask) if log_format == "json" else TextFormatter(mask)
-    handler = LogHandler(stream or sys.stderr, Levels(level, levels or {}), formatter)
+    handler = LogHandler(stream or sys.stderr, Levels(level, levels or {}), formatter, mask)
     handler.install()
     return handler
+
+
+def _masked(make: Callable[..., logging.LogRecord], mask: SecretMask) -> Callable[..., logging.LogRecord]:
+    """Make records whose texts are masked from the start: the app's own handlers do not know of masks."""
+    formatter = logging.Formatter()
+
+    def record(*args: Any, **kwargs: Any) -> logging.LogRecord:
+        made = make(*args, **kwargs)
+        with suppress(Exception):  # (a message that cannot be made text shows nothing)
+            made.msg, made.args = mask.mask(_message(made)), None
+        if made.exc_info and made.exc_info[0]:
+            made.exc_text = mask.mask(formatter.formatException(made.exc_info))
+        if made.stack_info:
+            made.stack_info = mask.mask(made.stack_info)
+        return made
+
+    return record
 
 
 def _is_under(name: str, logger: str) -> bool:

@@ -13,7 +13,7 @@ from daprfunc import logs
 from daprfunc.bindings import Fetch, Input, Trigger
 from daprfunc.context import InvocationContext
 from daprfunc.conversion import encode_result
-from daprfunc.errors import AppError, CallerError, FunctionRaised, InvocationError
+from daprfunc.errors import CallerError, FunctionError, FunctionRaised, InvocationError
 from daprfunc.executor import Call
 from daprfunc.invocation import Invocation, Reply
 from daprfunc.model import Function, Retry
@@ -102,11 +102,11 @@ class Plan:
                 fetch.future.cancel()
             raise
 
-    def _function_failed(self, error: BaseException) -> AppError:
+    def _function_failed(self, error: BaseException) -> FunctionError:
         where = f"{self.function.script}: function '{self.function.name}'"
         log.error("%s raised:\n%s", where, _user_traceback(error))
         # The text of the .NET extension, which callers may look for.
-        return AppError(f"Function invocation failed: {type(error).__name__}: {_text(error)}")
+        return FunctionError(f"Function invocation failed: {type(error).__name__}: {_text(error)}")
 
 
 def _text(error: BaseException) -> str:
