@@ -16,6 +16,7 @@ from daprfunc.standalone.components import MAX_RESOURCE_FILE, Resources, SecretS
 from .conftest import Load, Write, component, configuration
 
 ENV = "secretstores.local.env"
+VAULT = "secretstores.azure.keyvault"
 SECRET = "s3cr3t-marker-value"
 UNSUPPORTED = (
     "component '{}' has type {}, which the embedded sidecar does not support; it supports secretstores.local.file and "
@@ -101,7 +102,7 @@ def test_refused_env_ref_is_a_warning(load: Load, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("document", "message"),
     [
-        (component("state", "state.redis"), UNSUPPORTED.format("state", "state.redis/v1")),
+        (component("vault", VAULT), UNSUPPORTED.format("vault", f"{VAULT}/v1")),
         (component(type=ENV).replace("version: v1", "version: v2"), UNSUPPORTED.format("store", f"{ENV}/v2")),
         (
             component(),
@@ -189,7 +190,7 @@ def test_a_pipe_does_not_hold_the_start_up(tmp_path: Path) -> None:
 
 
 def test_all_problems_are_told_at_once(tmp_path: Path, write: Write) -> None:
-    write("a.yaml", component("a", "pubsub.redis") + "---\n" + component("b"))
+    write("a.yaml", component("a", VAULT) + "---\n" + component("b"))
     write("b.yaml", "x: [")
     write("c.yaml", component("c", ENV) + "---\n" + component("c", ENV))
 
@@ -217,14 +218,23 @@ def test_no_such_directory(tmp_path: Path, write: Write, name: str) -> None:
     assert str(caught.value) == f"{tmp_path / name}: {expected}"
 
 
+def test_components_that_are_no_secret_stores_are_passed_over(load: Load, tmp_path: Path) -> None:
+    resources = load(component("state", "state.redis"), component(type=ENV))
+
+    assert list(resources.stores) == ["store"]
+    (warning,) = resources.warnings
+    found = "component 'state' is a state.redis, and only secret stores are served: passed over"
+    assert warning == f"{tmp_path / 'resources.yaml'}: line 1: {found}"
+
+
 def test_ignore_errors_makes_a_fault_a_warning(load: Load, tmp_path: Path) -> None:
-    text = component("state", "state.redis").replace("  version: v1\n", "  version: v1\n  ignoreErrors: yes\n")
+    text = component("vault", VAULT).replace("  version: v1\n", "  version: v1\n  ignoreErrors: yes\n")
 
     resources = load(text, component(type=ENV))
 
     assert list(resources.stores) == ["store"]
     (warning,) = resources.warnings
-    assert warning.startswith(f"{tmp_path / 'resources.yaml'}: line 1: component 'state' has type state.redis/v1")
+    assert warning.startswith(f"{tmp_path / 'resources.yaml'}: line 1: component 'vault' has type {VAULT}/v1")
     assert warning.endswith("(ignored, as ignoreErrors asks)")
 
 

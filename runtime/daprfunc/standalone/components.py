@@ -1,8 +1,8 @@
 """Reads a directory of Dapr resources, as ``--resources-path`` names it.
 
-Components that are local secret stores are opened; Configurations give their secret scopes; other kinds are passed
-over with a warning. The format is Dapr's (``dapr.io/v1alpha1``). Stricter than daprd, which skips a file that it cannot
-read: here every fault is reported, all at once.
+Components that are local secret stores are opened; Configurations give their secret scopes; other kinds, and components
+that are no secret stores, are passed over with a warning. The format is Dapr's (``dapr.io/v1alpha1``). Stricter than
+daprd, which skips a file that it cannot read: here every fault is reported, all at once.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ MAX_RESOURCE_FILE = 256 * 1024
 NAMESPACE = "default"
 """The namespace that daprd takes outside Kubernetes."""
 
+# What the types of secret store components begin with.
+_STORE_TYPES = "secretstores."
 _API_VERSION = "dapr.io/v1alpha1"
 _METADATA_NAMES: Mapping[str, frozenset[str]] = MappingProxyType(
     {
@@ -177,7 +179,7 @@ class _Reader:
         elif kind == "Configuration":
             self._read_configuration(resource)
         else:
-            self._read_component(resource, file)
+            self._read_component(resource, document, file)
 
     def _pass_over(self, document: _Document, file: Path, reason: str) -> None:
         self._warn(file, document.where(f"{reason}: passed over"))
@@ -195,7 +197,7 @@ class _Reader:
                 raise _InvalidError(f"storeName '{scope.store_name}' has secret scopes twice: keep one")
             self.scopes[scope.store_name] = scope
 
-    def _read_component(self, resource: dict[str, Any], file: Path) -> None:
+    def _read_component(self, resource: dict[str, Any], document: _Document, file: Path) -> None:
         name = _component_name(resource)
         # As daprd: a second one of that name is a fault even where its scopes leave this app out.
         if name in self.stores:
@@ -207,6 +209,11 @@ class _Reader:
         declared_type = _text(spec, "type", required=True, within="spec.")
         version = _text(spec, "version")
         kind = declared_type.lower()
+        if not kind.startswith(_STORE_TYPES):
+            self._pass_over(
+                document, file, f"component '{name}' is a {declared_type}, and only secret stores are served"
+            )
+            return
         if kind not in _METADATA_NAMES or version.lower() not in _FIRST_VERSIONS:
             raise _InvalidError(
                 f"component '{name}' has type {declared_type}{f'/{version}' if version else ''}, which the embedded "
