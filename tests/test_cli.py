@@ -295,6 +295,7 @@ def test_invoke_without_an_app_says_where_it_looked(run: Run, protocol: str) -> 
     ("protocol", "greeting", "says"),
     [
         ("http", b"SSH-2.0-nothing\r\n", "what answers speaks no HTTP"),
+        ("http", b"", "closed the connection before it answered; its log may say why"),
         ("http", None, "did not answer within 0.3 s (--timeout)"),
         ("grpc", None, "DEADLINE_EXCEEDED"),
     ],
@@ -306,10 +307,10 @@ def test_invoke_of_what_is_no_app(run: Run, protocol: str, greeting: bytes | Non
             connection, _ = listener.accept()
             with connection:
                 connection.sendall(greeting or b"")
-                connection.recv(1)
+                connection.recv(65_536)
                 connection.shutdown(socket.SHUT_WR)
 
-        if greeting:
+        if greeting is not None:
             threading.Thread(target=answer, daemon=True).start()
         port = listener.getsockname()[1]
         result = run("invoke", "F", "--app-port", port, "--app-protocol", protocol, "--timeout", "0.3")

@@ -61,6 +61,9 @@ def call_http(settings: Settings, method: str, data: bytes, timeout: float) -> O
         return Outcome(response.status == 200, f"{response.status} {response.reason}", response.read())
     except TimeoutError:
         raise _too_late(settings, timeout) from None
+    except ConnectionResetError:  # (RemoteDisconnected too)
+        text = f"{_address(settings)} closed the connection before it answered; its log may say why"
+        raise InvocationError(UNAVAILABLE, text) from None
     except HTTPException as error:
         raise _no_answer(settings, f"what answers speaks no HTTP ({type(error).__name__})") from None
     except OSError as error:
