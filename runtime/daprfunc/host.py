@@ -39,6 +39,8 @@ T = TypeVar("T")
 _SIDECAR_GRACE = 1.0
 # How long the process may take to end after its invocations have, or were given up.
 _EXIT_SECONDS = 3.0
+# Signals less than this far apart count as one.
+_SAME_SIGNAL_SECONDS = 0.1
 _ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1", "localhost": "127.0.0.1"}  # noqa: S104 (compared, not bound)
 
 
@@ -243,6 +245,7 @@ class _Stopping:
     def __init__(self, drain_timeout: float) -> None:
         self.signal_number = 0
         self.drained = False
+        self._signalled_at = 0.0
         self._drain_timeout = drain_timeout
         self._event = asyncio.Event()
         self._serving = False
@@ -260,8 +263,12 @@ class _Stopping:
 
     def _signalled(self, number: int, _frame: FrameType | None) -> None:
         if self.signal_number:
-            os._exit(128 + number)  # Asked twice: whatever still runs is given up.
+            if time.monotonic() - self._signalled_at < _SAME_SIGNAL_SECONDS:
+                return  # A supervisor that tells the process and its group asks once.
+            log.warning("asked twice to stop: what still runs is given up")
+            os._exit(128 + number)
         self.signal_number = number
+        self._signalled_at = time.monotonic()
         if not self._serving:
             raise KeyboardInterrupt
         threading.Thread(target=self._exit_in_the_end, name="daprfunc-exit", daemon=True).start()

@@ -67,8 +67,20 @@ def test_a_second_signal_ends_it_at_once(function: str, start: Start, pool: Thre
         time.sleep(0.2)  # nothing is written that could be awaited: two signals at once would count as one
     else:
         app.process.wait_for_output("draining: 1 invocation")
+    time.sleep(0.2)  # (two that come together count as one)
     app.process.signal(signal.SIGTERM)
     assert app.process.wait(5) == 128 + signal.SIGTERM
+    assert "asked twice to stop" in app.output
+
+
+def test_a_signal_to_the_process_and_its_group_counts_once(start: Start, pool: ThreadPoolExecutor) -> None:
+    app = start(APP, *EMBEDDED)
+    reply = pool.submit(call, app, "Wait", 1)
+    began(app, 1)
+    app.process.signal(signal.SIGTERM)
+    app.process.signal(signal.SIGINT)
+    assert reply.result().text == '"done"'
+    assert app.process.wait() == 0
 
 
 @pytest.mark.parametrize("function", ["WaitInThread", "Wait"])
