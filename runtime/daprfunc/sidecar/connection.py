@@ -237,7 +237,8 @@ class ClientConnection(Connection[_Exchange], asyncio.Protocol):
         if exchange.status is None:
             status = exchange.http_status.decode("ascii", "replace")
             code = _HTTP_CODES.get(exchange.http_status, grpc.StatusCode.UNKNOWN)
-            return RpcError(code, f"{self._peer} answered without a gRPC status (HTTP status {status or 'missing'})")
+            what = f"answered without a gRPC status (HTTP status {status or 'missing'})"
+            return RpcError(code, f"{self._peer} {what}; {HINT}")
         if exchange.status != b"0":
             return self._failure(exchange.status, exchange.message)
         body = exchange.chunks[0] if len(exchange.chunks) == 1 else b"".join(exchange.chunks)
