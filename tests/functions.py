@@ -43,6 +43,7 @@ def function(
         name=name or call.__name__,
         directory=Path(__file__).parent,
         script=Path(inspect.getfile(call)),
+        file=Path(inspect.getfile(call)),
         call=call,
         is_async=inspect.iscoroutinefunction(call),
         bindings=bindings,

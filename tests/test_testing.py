@@ -258,3 +258,16 @@ def test_masking_is_switched_on_in_host_json_too(write: Write) -> None:
     )
     with TestApp(root, secrets=SECRETS) as app:
         assert "marked" not in app.invoke("Leaks").text
+
+
+def test_a_v1_binding_that_cannot_be_compiled_is_mended_where_it_is_declared(tmp_path: Path) -> None:
+    (tmp_path / "Broken").mkdir()
+    (tmp_path / "Broken" / "__init__.py").write_text("def main(payload, secret): ...")
+    trigger = '{"type": "daprServiceInvocationTrigger", "direction": "in", "name": "payload"}'
+    secret = '{"type": "daprSecret", "direction": "in", "name": "secret", "key": "k"}'
+    (tmp_path / "Broken" / "function.json").write_text(f'{{"bindings": [{trigger}, {secret}]}}')
+    with pytest.raises(LoadError) as raised, TestApp(tmp_path):
+        pass
+    (problem,) = raised.value.problems
+    assert problem.file == tmp_path / "Broken" / "function.json"
+    assert problem.message == "daprSecret has no 'secretStoreName'; set it in the binding"

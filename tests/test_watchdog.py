@@ -58,7 +58,7 @@ def plan(call: Callable[..., Any], executor: Executor) -> Plan:
 
 def held(call: Callable[..., Any]) -> Function:
     binding = Binding("daprServiceInvocationTrigger", "payload", "in", {})
-    return Function("Held", HERE.parent, HERE, call, inspect.iscoroutinefunction(call), (binding,), {})
+    return Function("Held", HERE.parent, HERE, HERE, call, inspect.iscoroutinefunction(call), (binding,), {})
 
 
 def barks(call: Callable[..., Any], caplog: pytest.LogCaptureFixture) -> list[str]:

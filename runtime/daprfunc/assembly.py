@@ -45,9 +45,10 @@ class Assembly:
         """
         if not self.dispatcher.plans:
             problems = list(self.problems())
-            raise LoadError(
-                *(problems or [Problem("no function in it is declared and enabled", self.functions.directory)])
-            )
+            if not problems:
+                found = "; ".join(["no function in it is declared and enabled", *self.functions.warnings])
+                problems = [Problem(found, self.functions.directory)]
+            raise LoadError(*problems)
 
 
 def assemble(settings: Settings, services: Services, executor: Executor, mask: SecretMask | None = None) -> Assembly:

@@ -63,7 +63,7 @@ def _compile(
         try:
             compiled[binding.name] = _find(binding)(declaration)
         except BindingError as error:
-            problems.append(Problem(str(error), function.script, function.name, binding.name))
+            problems.append(Problem(str(error), function.file, function.name, binding.name))
     if problems:
         return BrokenFunction(function.name, tuple(problems), function.bindings)
     trigger = compiled.pop(function.trigger.name)
@@ -89,7 +89,7 @@ def _same_route(plan: Plan, sharing: list[Plan]) -> BrokenFunction:
     others = ", ".join(f"'{other.function.name}'" for other in sharing if other is not plan)
     message = f"its route '{plan.route}' is also that of {others} (case is ignored); give each its own methodName"
     function = plan.function
-    return BrokenFunction(function.name, (Problem(message, function.script, function.name),), function.bindings)
+    return BrokenFunction(function.name, (Problem(message, function.file, function.name),), function.bindings)
 
 
 def _reasons(broken: Iterable[BrokenFunction], app_settings: Mapping[str, str]) -> dict[str, str]:

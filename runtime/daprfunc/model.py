@@ -64,6 +64,7 @@ class Function:
         name: its name, unique in the app whatever the case.
         directory: the v1 function's folder; the app's for v2 (``func.Context.function_directory``).
         script: the file that defines it.
+        file: the file that declares it: function.json for v1, the script for v2.
         call: the user's callable; takes the bound parameters by keyword.
         is_async: whether `call` returns a coroutine.
         bindings: as declared (or assumed, see :attr:`FunctionApp.warnings`), exactly one of them a trigger.
@@ -76,6 +77,7 @@ class Function:
     name: str
     directory: Path
     script: Path
+    file: Path
     call: Callable[..., Any]
     is_async: bool
     bindings: tuple[Binding, ...]

@@ -52,6 +52,7 @@ def function(call: Callable[..., Any], route: str = "", *, secret: str = "", pay
         name=call.__name__,
         directory=HERE.parent,
         script=HERE,
+        file=HERE,
         call=call,
         is_async=inspect.iscoroutinefunction(call),
         bindings=tuple(bindings),

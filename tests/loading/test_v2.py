@@ -113,6 +113,38 @@ def test_what_azure_functions_itself_refuses_is_told(tmp_path: Path) -> None:
     assert problem.message.startswith("azure-functions refuses it: Function place_order trigger ")
 
 
+BLUEPRINT = """
+import azure.functions as func
+orders = func.Blueprint()
+@orders.dapr_service_invocation_trigger("payload", method_name="Order")
+def order(payload): ...
+"""
+APP = BLUEPRINT + "app = func.FunctionApp()\n"
+
+
+def test_a_blueprint_that_nobody_registered_is_told(tmp_path: Path) -> None:
+    (tmp_path / "function_app.py").write_text(APP)
+    with loaded_app(tmp_path) as app:
+        assert app.functions == ()
+        (warning,) = app.warnings
+    found = "the Blueprint orders is not registered, so its functions are left out; add app.register_functions(orders)"
+    assert warning == f"{tmp_path / 'function_app.py'}: {found}"
+
+
+def test_blueprints_that_are_registered_or_empty_are_fine(tmp_path: Path) -> None:
+    (tmp_path / "function_app.py").write_text(APP + "empty = func.Blueprint()\napp.register_functions(orders)\n")
+    with loaded_app(tmp_path) as app:
+        assert [function.name for function in app.functions] == ["order"]
+        assert app.warnings == ()
+
+
+def test_a_missing_part_of_a_package_that_is_there_is_not_taken_for_the_apps_own(tmp_path: Path) -> None:
+    (tmp_path / "function_app.py").write_text("from azure.nothing_of_this_name import Client")
+    with pytest.raises(LoadError, match=r"no module 'azure\.nothing_of_this_name'") as raised:
+        load_app(tmp_path)
+    assert str(raised.value).endswith("pip install -r requirements.txt")
+
+
 def test_a_module_name_that_is_taken_is_told(tmp_path: Path) -> None:
     (tmp_path / "json.py").write_text("")
     with pytest.raises(LoadError, match=r"the module name 'json' is taken by .*; rename this file"):

@@ -98,7 +98,8 @@ def _find(root: Path, script_name: str) -> tuple[list[Candidate], list[str]]:
         ignored = [
             f"{file}: ignored, because {script_name} is there, which declares its own functions" for file in folders
         ]
-        return v2.find(root, script), ignored
+        candidates, warnings = v2.find(root, script)
+        return candidates, [*ignored, *warnings]
     if not folders:
         found = "is no app" if root.is_dir() else "is no directory"
         raise LoadError(Problem(f"{found}: looked for {script_name} (v2) and for {v1.PATTERN} (v1) in it", root))
@@ -156,6 +157,7 @@ def _load(candidate: Candidate) -> _Loaded:
         name=candidate.name,
         directory=candidate.directory,
         script=code.script,
+        file=candidate.file,
         call=code.call,
         is_async=judged.is_async,
         bindings=judged.bindings,

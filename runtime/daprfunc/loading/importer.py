@@ -116,7 +116,9 @@ def _missing(name: str, root: Path) -> str:
     if inside != name or (rest and (root / top).is_dir()):
         file = root.joinpath(top, *rest)
         return f"the app has no module '{inside}': neither {file}.py nor {file}/ exists; add it or mend the import"
-    return (
+    install = (
         f"no module '{name}': if a package provides it, add that to requirements.txt and install it with"
-        f" pip install -r requirements.txt; if it is the app's own, add {root / top}.py"
+        " pip install -r requirements.txt"
     )
+    # A part of what another package provides, such as azure, cannot be the app's own.
+    return install if top in sys.modules else f"{install}; if it is the app's own, add {root / top}.py"

@@ -328,7 +328,8 @@ def _binding_misfits(reading: _Reading) -> Iterator[_Finding]:
             yield "is annotated func.Context but a binding fills it; remove the binding or the annotation", name
         elif direction == "out" and not _is_out(bare):
             found = "has no annotation" if annotation is None else f"is annotated {_shown(annotation)}"
-            yield f"its binding is 'out' but it {found}; annotate it func.Out[...]", name
+            remedy = "annotate it func.Out[...], or make the direction 'in' if it is an input, as daprSecret is"
+            yield f"its binding is 'out' but it {found}; {remedy}", name
 
 
 # Mended where the bindings are declared, and where the function is defined.

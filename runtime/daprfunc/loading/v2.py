@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -19,18 +19,30 @@ from daprfunc.loading.candidate import Candidate, Code
 from daprfunc.loading.functionjson import Declaration
 
 
-def find(root: Path, script: Path) -> list[Candidate]:
-    """Import `script` and return the functions of its one FunctionApp, in the order of their definition.
+def find(root: Path, script: Path) -> tuple[list[Candidate], list[str]]:
+    """Import `script` and return the functions of its one FunctionApp, in the order of their definition; and warnings.
 
     Raises:
         LoadError: the import failed, or there is not exactly one FunctionApp.
     """
-    app = _app(importer.import_script(script.stem, script, root), script)
+    module = importer.import_script(script.stem, script, root)
+    app = _app(module, script)
     # One by one and not through get_functions(): that one gives all or, when it refuses one of them, none. (It also
     # warns about HTTP keys, which mean nothing here.)
     # Nearly all functions are from one file.
     inside = cache(lambda name: _inside(root, name))
-    return [_candidate(builder, app, root, script, inside) for builder in app._function_builders]
+    candidates = [_candidate(builder, app, root, script, inside) for builder in app._function_builders]
+    return candidates, [str(Problem(warning, script)) for warning in _unregistered(module, app)]
+
+
+def _unregistered(module: ModuleType, app: Any) -> Iterator[str]:
+    """What to say of Blueprints that are there and have functions, none of which is the app's."""
+    known = set(map(id, app._function_builders))
+    for name, blueprint in _instances(module, func.Blueprint).values():
+        builders = blueprint._function_builders
+        if builders and known.isdisjoint(map(id, builders)):
+            found = f"the Blueprint {name} is not registered, so its functions are left out"
+            yield f"{found}; add app.register_functions({name})"
 
 
 def _app(module: ModuleType, script: Path) -> Any:
