@@ -123,3 +123,29 @@ async def test_an_app_of_broken_functions_compiles() -> None:
     with compiled(BrokenFunction("Lost", (Problem("it is lost"),))) as dispatcher:
         assert not dispatcher.plans
         assert len(dispatcher.broken) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("metdata", "did you mean metadata?"),
+        ("storeName", "did you mean secretStoreName?"),
+        ("colour", "it has secretStoreName, key, metadata, daprAddress"),
+    ],
+)
+async def test_a_property_that_means_nothing_is_told(name: str, advice: str) -> None:
+    def reads(payload: str, secret: str) -> None: ...
+
+    with compiled(function(reads, trigger(), secret("secret", **{name: "x"}))) as dispatcher:
+        (warning,) = dispatcher.warnings
+    place = f"{__file__}: function 'reads', parameter 'secret'"
+    assert warning == f"{place}: '{name.lower()}' is no property of daprSecret and has no effect; {advice}"
+
+
+async def test_a_misspelt_method_name_is_told() -> None:
+    def reads(payload: str) -> None: ...
+
+    with compiled(function(reads, trigger(method="Get", dataType="string"))) as dispatcher:
+        (warning,) = dispatcher.warnings
+    assert "'method' is no property of daprServiceInvocationTrigger" in warning
+    assert warning.endswith("did you mean methodName?")

@@ -37,6 +37,11 @@ class Assembly:
         for function in self.dispatcher.broken:
             yield from function.problems
 
+    @property
+    def warnings(self) -> list[str]:
+        """What was assumed or tolerated, one line each."""
+        return [*self.functions.warnings, *self.dispatcher.warnings]
+
     def require_functions(self) -> None:
         """Make sure that there is something to call.
 
@@ -46,7 +51,7 @@ class Assembly:
         if not self.dispatcher.plans:
             problems = list(self.problems())
             if not problems:
-                found = "; ".join(["no function in it is declared and enabled", *self.functions.warnings])
+                found = "; ".join(["no function in it is declared and enabled", *self.warnings])
                 problems = [Problem(found, self.functions.directory)]
             raise LoadError(*problems)
 

@@ -214,7 +214,7 @@ def _inspect(app_dir: Path) -> Assembly:
 
 
 def _say_warnings(assembly: Assembly) -> None:
-    for warning in assembly.functions.warnings:
+    for warning in assembly.warnings:
         click.echo(f"warning: {warning}", err=True)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from difflib import get_close_matches
+from types import MappingProxyType
 from typing import Any
 
 from daprfunc.bindings import INPUTS, TRIGGERS, BindingError, Declaration
@@ -18,6 +20,13 @@ from daprfunc.model import Binding, BrokenFunction, Function, FunctionApp
 from daprfunc.plan import Plan
 
 Kind = type[ServiceInvocationTrigger] | type[SecretInput]
+
+_KINDS: Mapping[str, Kind] = MappingProxyType({**TRIGGERS, **INPUTS})
+# By type, the properties that a binding may have: in lower case -> as documented. Every binding may have a dataType,
+# which makes no difference here.
+_PROPERTIES: Mapping[str, Mapping[str, str]] = MappingProxyType(
+    {type_: {name.lower(): name for name in (*kind.properties, "dataType")} for type_, kind in _KINDS.items()}
+)
 
 
 def compile_app(
@@ -36,6 +45,7 @@ def compile_app(
     """
     plans: dict[str, list[Plan]] = defaultdict(list)
     broken = list(app.broken)
+    warnings = [str(problem) for function in app.functions for problem in _unknown_properties(function)]
     for function in app.functions:
         compiled = _compile(function, services, app_settings, executor, limits)
         if isinstance(compiled, Plan):
@@ -49,6 +59,7 @@ def compile_app(
         {route: sharing[0] for route, sharing in plans.items() if len(sharing) == 1},
         limits,
         broken=broken,
+        warnings=warnings,
         reasons=_reasons(broken, app_settings),
     )
 
@@ -79,6 +90,20 @@ def _find(binding: Binding) -> Kind:
     what = "a trigger" if binding.is_trigger else f"a binding with direction {binding.direction}"
     supported = f"the trigger {_names(TRIGGERS.values())}, and with direction in {_names(INPUTS.values())}"
     raise BindingError(f"'{binding.type}' is {what} that daprfunc does not support; it supports {supported}")
+
+
+def _unknown_properties(function: Function) -> Iterator[Problem]:
+    """What is declared and means nothing: most likely a misspelt name, whose default is taken without a word."""
+    for binding in function.bindings:
+        known = _PROPERTIES.get(binding.kind)
+        if known is None:
+            continue
+        for name in sorted(binding.properties.keys() - known.keys()):
+            kind = _KINDS[binding.kind]
+            close = get_close_matches(name, known, 1)
+            advice = f"did you mean {known[close[0]]}?" if close else f"it has {', '.join(kind.properties)}"
+            found = f"'{name}' is no property of {kind.type_name} and has no effect; {advice}"
+            yield Problem(found, function.file, function.name, binding.name)
 
 
 def _names(kinds: Iterable[Kind]) -> str:

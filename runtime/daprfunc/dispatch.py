@@ -53,11 +53,13 @@ class Dispatcher:
         plans: the functions that can be called, by route in lower case.
         limits: bounds invocations.
         broken: the functions that cannot be called.
+        warnings: what was tolerated in those that can, one line each.
         reasons: why not, by the route that they would have, in lower case.
 
     Attributes:
         plans: the functions that can be called, by route in lower case.
         broken: those that cannot.
+        warnings: what was tolerated, one line each.
         in_flight: how many invocations run.
     """
 
@@ -67,10 +69,12 @@ class Dispatcher:
         limits: Limits,
         *,
         broken: Sequence[BrokenFunction] = (),
+        warnings: Sequence[str] = (),
         reasons: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.plans = plans
         self.broken = broken
+        self.warnings = warnings
         self.in_flight = 0
         self._reasons = reasons
         self._limit = limits.max_concurrency

@@ -192,7 +192,7 @@ class Host:
                 "is written as it says there, without the function and the invocation; leave the root logger's "
                 "handlers out of it to have them"
             )
-        for warning in assembly.functions.warnings:
+        for warning in assembly.warnings:
             log.warning("%s", warning)
         assembly.require_functions()
         if log.isEnabledFor(logging.INFO):

@@ -52,7 +52,7 @@ def as_json(assembly: Assembly) -> str:
         "directory": str(assembly.functions.directory),
         "functions": [_function(plan) for plan in sorted(dispatcher.plans.values(), key=_name)],
         "broken": [_broken(function) for function in sorted(dispatcher.broken, key=lambda broken: broken.name)],
-        "warnings": list(assembly.functions.warnings),
+        "warnings": assembly.warnings,
     }
     return msgspec.json.format(msgspec.json.encode(document), indent=2).decode()
 
@@ -94,4 +94,4 @@ def _broken(function: BrokenFunction) -> dict[str, object]:
 def summary(assembly: Assembly) -> str:
     """Return one line that counts."""
     loaded, broken = len(assembly.dispatcher.plans), len(assembly.dispatcher.broken)
-    return f"{loaded} function(s) load, {broken} do not, {len(assembly.functions.warnings)} warning(s)"
+    return f"{loaded} function(s) load, {broken} do not, {len(assembly.warnings)} warning(s)"

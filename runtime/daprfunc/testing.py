@@ -178,7 +178,7 @@ class TestApp:
     @property
     def warnings(self) -> list[str]:
         """What was assumed on the app's behalf when it was loaded."""
-        return list(self._require().assembly.functions.warnings)
+        return self._require().assembly.warnings
 
     def invoke(
         self, method: str, data: object = None, *, headers: Mapping[str, str] = _NOTHING, timeout: float = 60.0

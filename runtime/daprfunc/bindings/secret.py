@@ -22,6 +22,7 @@ class SecretInput:
     """Reads ``key`` of ``secretStoreName``, with ``metadata``, from the sidecar at ``daprAddress`` or the app's own."""
 
     type_name: ClassVar = "daprSecret"
+    properties: ClassVar = ("secretStoreName", "key", "metadata", "daprAddress")
 
     def __init__(self, declaration: Declaration) -> None:
         self._where = f"function '{declaration.function.name}', parameter '{declaration.parameter}'"

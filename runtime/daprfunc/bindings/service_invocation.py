@@ -14,6 +14,7 @@ class ServiceInvocationTrigger:
     """Reads the caller's payload; its route is ``methodName``, or else the function's name."""
 
     type_name: ClassVar = "daprServiceInvocationTrigger"
+    properties: ClassVar = ("methodName",)
 
     def __init__(self, declaration: Declaration) -> None:
         name = declaration.text("methodName") or declaration.function.name
