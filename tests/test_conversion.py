@@ -559,19 +559,19 @@ class Unwritable(pydantic.BaseModel):
 @pytest.mark.parametrize(
     ("value", "kind", "obstacle"),
     [
-        (Opaque(), "Opaque", "instead of Opaque"),
-        ({MARK: [Opaque()]}, "dict", "instead of Opaque"),
+        (Opaque(), f"{__name__}.Opaque", f"instead of {__name__}.Opaque"),
+        ({MARK: [Opaque()]}, "dict", f"instead of {__name__}.Opaque"),
         (1j, "complex", "instead of complex"),
         (Exception(MARK), "Exception", "instead of Exception"),
         ({(1, MARK): 1}, "dict", "the keys of a dict must be text or numbers"),
         ({None: 1}, "dict", "the keys of a dict must be text or numbers"),
         ({True: 1}, "dict", "the keys of a dict must be text or numbers"),
         ({frozenset({MARK}): 1}, "dict", "the keys of a dict must be text or numbers"),
-        ({Opaque(): 1}, "dict", "instead of Opaque"),
+        ({Opaque(): 1}, "dict", f"instead of {__name__}.Opaque"),
         (_cycle(), "list", "nests too deeply or holds itself"),
         (f"{MARK}\ud800", "str", "not valid Unicode"),
         pytest.param(10**5000, "int", "writing it raised ValueError", id="huge"),
-        (Unwritable(), "Unwritable", "writing it raised "),
+        (Unwritable(), f"{__name__}.Unwritable", "writing it raised "),
     ],
 )
 def test_what_has_no_json_form_is_named_by_type_only(value: object, kind: str, obstacle: str) -> None:
@@ -581,6 +581,33 @@ def test_what_has_no_json_form_is_named_by_type_only(value: object, kind: str, o
     assert obstacle in str(caught.value)
     assert MARK not in str(caught.value)
     assert caught.value.status is FUNCTION_FAILED
+
+
+class Array:
+    """Has what numpy's arrays and scalars have."""
+
+    def tolist(self) -> list[int]:
+        return []
+
+
+async def forgotten() -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("value", "advice"),
+    [
+        (
+            lambda: func.HttpResponse("x"),
+            "return its body (callers are answered by Dapr, not by HTTP triggers) instead of ",
+        ),
+        (lambda: [Array()], "return its .tolist() instead of "),
+        (forgotten, "await it in an async function and return what that gives instead of coroutine"),
+    ],
+)
+def test_what_was_plainly_meant_is_said(value: Callable[[], object], advice: str) -> None:
+    with pytest.raises(AppError) as caught:
+        encode_result(value())
+    assert advice in str(caught.value)
 
 
 def test_pydantic_is_not_imported_for_an_app_without_it() -> None:

@@ -98,7 +98,7 @@ ARROWS: Mapping[str, set[str]] = {
     },
     "caller": {"endpoint", "errors", "rpc", "settings"},
     "reloader": set(),
-    "cli": {"assembly", "caller", "errors", "host", "reloader", "report", "settings"},
+    "cli": {"assembly", "caller", "errors", "host", "logs", "reloader", "report", "settings"},
     "__main__": {"cli"},
 }
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from daprfunc import __version__, report
+from daprfunc import __version__, logs, report
 from daprfunc.errors import DaprFuncError, SettingsError
 from daprfunc.reloader import Reloader
 from daprfunc.settings import PROTOCOLS, Settings, process_environment, read_settings
@@ -54,6 +54,8 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except DaprFuncError as error:
+            if error.__cause__ is not None:
+                log.debug("the error that follows, and where it came from", exc_info=True)
             _say(*str(error).splitlines())
             ctx.exit(_USAGE if isinstance(error, SettingsError) else _FAILED)
         except KeyboardInterrupt:
@@ -223,8 +225,12 @@ def _say_problems(assembly: Assembly) -> None:
 
 
 def _say(*errors: str) -> None:
+    """Print what is wrong; as lines of the log where that is JSON, so that whoever collects it gets them as well."""
     for error in errors:
-        click.echo(f"error: {error}", err=True)
+        if logs.is_json():
+            log.error("%s", error)
+        else:
+            click.echo(f"error: {error}", err=True)
 
 
 def _data(text: str) -> bytes:

@@ -364,7 +364,9 @@ def _name(annotation: object) -> str:
 
 
 def _kind(value: object) -> str:
-    return type(value).__qualname__
+    """The type's name; with its module, since numpy's ``bool`` is another than Python's."""
+    kind = type(value)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
 _NEVER_KEYS: Final = (NoneType, bool, list, tuple, dict, set, frozenset)
@@ -391,7 +393,19 @@ def _json_form(value: object) -> object:
     for base, form in _JSON_FORMS:
         if isinstance(value, base):
             return form(value)
-    raise _NoJsonFormError(f"return a dict, a dataclass or another type that JSON can say instead of {_kind(value)}")
+    raise _NoJsonFormError(f"{_advice(value)} instead of {_kind(value)}")
+
+
+def _advice(value: object) -> str:
+    """What to return, where it is plain what was meant."""
+    if inspect.iscoroutine(value):
+        value.close()  # or Python would warn that nobody awaited it
+        return "await it in an async function and return what that gives"
+    if _kind(value).startswith("azure.functions.") and type(value).__name__ == "HttpResponse":
+        return "return its body (callers are answered by Dapr, not by HTTP triggers)"
+    if hasattr(value, "tolist"):  # numpy's arrays and scalars
+        return "return its .tolist()"
+    return "return a dict, a dataclass or another type that JSON can say"
 
 
 class _NoJsonFormError(Exception):

@@ -318,13 +318,23 @@ def configure(
     Returns:
         The handler, for those who want to uninstall it again.
     """
-    before = [*logging.getLogger().handlers, *logging.getLogger("daprfunc").handlers]
-    for other in dict.fromkeys(other for other in before if isinstance(other, LogHandler)):
+    for other in _installed():
         other.uninstall()
     formatter = JsonFormatter(mask) if log_format == "json" else TextFormatter(mask)
     handler = LogHandler(stream or sys.stderr, Levels(level, levels or {}), formatter, mask)
     handler.install()
     return handler
+
+
+def is_json() -> bool:
+    """Whether the process's log is set up, and written as JSON."""
+    return any(isinstance(handler.formatter, JsonFormatter) for handler in _installed())
+
+
+def _installed() -> list[LogHandler]:
+    """Our handlers, where :meth:`LogHandler.install` and :meth:`LogHandler.keep` put them."""
+    handlers = [*logging.getLogger().handlers, *logging.getLogger("daprfunc").handlers]
+    return [handler for handler in dict.fromkeys(handlers) if isinstance(handler, LogHandler)]
 
 
 def _masked(make: Callable[..., logging.LogRecord], mask: SecretMask) -> Callable[..., logging.LogRecord]:

@@ -31,7 +31,8 @@ def parse_retry(value: object) -> Retry:
     if strategy == "fixeddelay":
         return Retry("fixedDelay", count, delay=_interval(fields, "delayInterval"))
     if strategy != "exponentialbackoff":
-        msg = f"strategy {describe(fields.get('strategy'))}; write fixedDelay or exponentialBackoff"
+        names = "fixedDelay or exponentialBackoff (in Python fixed_delay or exponential_backoff)"
+        msg = f"strategy {describe(fields.get('strategy'))}; write {names}"
         raise ValueError(msg)
     minimum, maximum = _interval(fields, "minimumInterval"), _interval(fields, "maximumInterval")
     if minimum > maximum:

@@ -20,7 +20,7 @@ import trustme
 from daprfunc.rpc.dapr_pb2 import GetMetadataRequest, GetMetadataResponse, GetSecretRequest, GetSecretResponse
 from daprfunc.rpc.dapr_pb2_grpc import DaprServicer, add_DaprServicer_to_server
 from tests.e2e.app import FunctionApp
-from tests.e2e.processes import Process, free_port
+from tests.e2e.processes import Process, clean_environment, free_port
 from tests.end_to_end.conftest import APP, EMBEDDED, ROOT, Start
 
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -310,3 +310,25 @@ def test_an_ipv6_address_serves_too(stack: ExitStack) -> None:
     process = stack.enter_context(Process("daprfunc", command))
     address = process.wait_for_output(r"ready: .* on (\[::1\]:\d+) ")[1]
     assert httpx.post(f"http://{address}/Echo", content=b"x", trust_env=False).content == b"x"
+
+
+def start_that_fails(app: Path, *options: str) -> list[str]:
+    """The lines on standard error of a start whose app cannot be imported."""
+    (app / "function_app.py").write_text("import nothing_of_this_name\n")
+    command = [sys.executable, "-m", "daprfunc", "start", app, "--app-port", str(free_port()), *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env=clean_environment())
+    assert (done.returncode, done.stdout) == (1, "")
+    return done.stderr.splitlines()
+
+
+def test_what_ends_the_start_is_in_the_json_log(tmp_path: Path) -> None:
+    *_, last = map(json.loads, start_that_fails(tmp_path, "--log-format", "json"))
+    assert last["level"] == "ERROR"
+    assert "no module 'nothing_of_this_name'" in last["message"]
+
+
+def test_where_a_failed_import_came_from_is_shown_to_those_who_look_for_it(tmp_path: Path) -> None:
+    lines = start_that_fails(tmp_path, "--log-level", "debug")
+    assert "    ModuleNotFoundError: No module named 'nothing_of_this_name'" in lines
+    assert lines[-1].startswith(f"error: {tmp_path / 'function_app.py'}: line 1: no module 'nothing_of_this_name'")
+    assert len(start_that_fails(tmp_path)) == 1

@@ -58,7 +58,8 @@ def test_scopes_choose_the_apps_of_a_component(load: Load, scopes: str, expected
 def test_says_when_there_is_no_store_for_the_app(load: Load, tmp_path: Path) -> None:
     resources = load(component(type=ENV, extra="scopes: [other]\n"))
 
-    assert resources.warnings == (f"{tmp_path}: no component for app id 'app' in it, so there is no secret store",)
+    (warning,) = resources.warnings
+    assert warning.startswith(f"{tmp_path}: no component for app id 'app' in it (scoped to other apps: store), so")
 
 
 def test_type_version_and_metadata_names_ignore_case(load: Load) -> None:

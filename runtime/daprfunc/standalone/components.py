@@ -102,7 +102,9 @@ def load_resources(directory: Path, *, app_id: str, environ: Mapping[str, str]) 
     if reader.problems:
         raise LoadError(*reader.problems)
     if not reader.stores:
-        reader.warnings.append(f"{directory}: no component for app id '{app_id}' in it, so there is no secret store")
+        others = f" (scoped to other apps: {', '.join(reader.scoped_out)})" if reader.scoped_out else ""
+        found = f"no component for app id '{app_id}' in it{others}, so there is no secret store"
+        reader.warnings.append(f"{directory}: {found}; the app id is APP_ID, or else the app directory's name")
     return Resources(MappingProxyType(reader.stores), MappingProxyType(reader.scopes), tuple(reader.warnings))
 
 
@@ -140,6 +142,7 @@ class _Reader:
     scopes: dict[str, SecretScope] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    scoped_out: list[str] = field(default_factory=list)
 
     def read(self, file: Path) -> None:
         try:
@@ -204,6 +207,7 @@ class _Reader:
             raise _InvalidError(f"component '{name}' is declared twice: rename one")
         scopes = _texts(resource, "scopes")
         if scopes and self.app_id not in scopes:
+            self.scoped_out.append(name)
             return
         spec = _mapping(resource, "spec")
         declared_type = _text(spec, "type", required=True, within="spec.")
