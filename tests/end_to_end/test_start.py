@@ -315,7 +315,7 @@ def test_an_ipv6_address_serves_too(stack: ExitStack) -> None:
 def start_that_fails(app: Path, *options: str) -> list[str]:
     """The lines on standard error of a start whose app cannot be imported."""
     (app / "function_app.py").write_text("import nothing_of_this_name\n")
-    command = [sys.executable, "-m", "daprfunc", "start", app, "--app-port", str(free_port()), *options]
+    command = [sys.executable, "-m", "daprfunc", "start", str(app), "--app-port", str(free_port()), *options]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env=clean_environment())
     assert (done.returncode, done.stdout) == (1, "")
     return done.stderr.splitlines()
