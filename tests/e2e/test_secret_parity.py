@@ -152,7 +152,13 @@ RESOURCES = [
     pytest.param({"store": component("secretstores.none", "x")}, False, False, id="unknown type"),
     pytest.param({"store": component("secretstores.local.env", "good")}, False, False, id="name declared twice"),
     pytest.param({"other.yaml": "kind: ["}, True, False, id="known difference: broken YAML"),
-    pytest.param({"store": component("state.in-memory", "x")}, True, False, id="known difference: no secret store"),
+    pytest.param({"store": component("state.in-memory", "x")}, True, True, id="no secret store"),
+    pytest.param(
+        {"store": component("secretstores.hashicorp.vault", "x", {"vaultToken": "t"})},
+        True,
+        False,
+        id="known difference: a secret store that is not local",
+    ),
     pytest.param({"store": with_secret_reference("x")}, True, False, id="known difference: secretKeyRef"),
     pytest.param(
         {"store": file_store("x", "{}/clash.json"), "clash.json": '{"a": {"b": "1"}, "a:b": "2"}'},
